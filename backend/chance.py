@@ -1,0 +1,154 @@
+"""Everything random goes through a `Chance`: one seed, one stream on the CPU whatever the device. `Ask` carries it.
+
+`Seeded` plays one game; `Exhaustive` replays a script of branches, so that a test can enumerate every game there is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+KEPT_NOISES = 256  # slots whose noise is remembered; a strategy looks ahead by far fewer
+
+
+class Chance(Protocol):
+    """The only source of randomness that a strategy sees."""
+
+    def pick(self, p_V: Tensor, slot: int | None = None) -> int:
+        """A token drawn from p (shape [V]); with `slot`, by the noise of that slot, one for every p asked there."""
+        ...
+
+    def flip(self, a: float) -> bool:
+        """True with probability a."""
+        ...
+
+    def noise(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal noise of the given shape."""
+        ...
+
+
+class Seeded:
+    """One pseudo-random stream, fully determined by the seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._stream = torch.Generator().manual_seed(seed)
+        self._races: OrderedDict[int, Tensor] = OrderedDict()
+
+    def pick(self, p_V: Tensor, slot: int | None = None) -> int:
+        """A token drawn from p (shape [V], sums to 1).
+
+        With `slot`, the draw is decided by noise that belongs to that slot: the same noise for every distribution
+        asked there, so that two distributions agree as often as an exponential race (Gumbel-max) lets them, and
+        exactly when they are equal. Without, fresh randomness.
+        """
+        p_V = p_V.detach().to("cpu")
+        best = int(p_V.argmax())
+        if p_V[best] >= 1.0:  # one-hot: temperature 0 costs no noise
+            return best
+        if slot is None:
+            cdf_V = p_V.double().cumsum(0)
+            u = torch.rand((), generator=self._stream, dtype=torch.float64) * cdf_V[-1]
+            token = int(torch.searchsorted(cdf_V, u, right=True))
+            return token if token < len(p_V) else best  # rounding can put u on the very edge
+        race_V = self._race(slot, len(p_V))
+        return int((race_V / p_V.double()).argmin())  # x / 0 is inf: a token outside p never wins
+
+    def flip(self, a: float) -> bool:
+        """True with probability a."""
+        return bool(torch.rand((), generator=self._stream, dtype=torch.float64).item() < a)
+
+    def noise(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal noise of the given shape, float32 on the CPU."""
+        return torch.randn(tuple(shape), generator=self._stream)
+
+    def _race(self, slot: int, size: int) -> Tensor:
+        if slot not in self._races:
+            stream = torch.Generator().manual_seed((self.seed * 1_000_003 + slot * 7_919 + 17) % (1 << 63))
+            self._races[slot] = torch.empty(size, dtype=torch.float64).exponential_(generator=stream)
+            while len(self._races) > KEPT_NOISES:
+                self._races.popitem(last=False)
+        return self._races[slot]
+
+
+class Exhaustive:
+    """Follow a script of branch numbers, and note every branch point met, so that a test can visit them all.
+
+    After a run, `weight` is the probability of this game and `forks[i]` the number of branches that had a positive
+    probability at the i-th random decision; branch numbers beyond the script are 0.
+    """
+
+    def __init__(self, script: Sequence[int] = ()) -> None:
+        self.script = tuple(script)
+        self.forks: list[int] = []
+        self.weight = 1.0
+        self._intervals: dict[int, tuple[float, float]] = {}
+
+    def pick(self, p_V: Tensor, slot: int | None = None) -> int:
+        """Branch over the tokens with p > 0; with `slot`, over what is still possible given earlier picks there.
+
+        The slot's noise is one uniform number, read through the inverse distribution function; a pick narrows the
+        interval it is known to lie in. Another coupling than Seeded's race, but a strategy must be right with any.
+        """
+        p = [float(x) for x in p_V]
+        if slot is None:
+            tokens = [i for i, x in enumerate(p) if x > 0]
+            return tokens[self._branch([p[i] for i in tokens])]
+        low, high = self._intervals.get(slot, (0.0, 1.0))
+        pieces, edge = [], 0.0
+        for i, x in enumerate(p):
+            cut = (max(low, edge), min(high, 1.0 if i == len(p) - 1 else edge + x))
+            edge += x
+            if cut[1] - cut[0] > 1e-15:
+                pieces.append((i, cut))
+        token, self._intervals[slot] = pieces[self._branch([b - a for _, (a, b) in pieces])]
+        return token
+
+    def flip(self, a: float) -> bool:
+        """Both answers, where both can happen."""
+        a = min(max(float(a), 0.0), 1.0)
+        answers = [(True, a), (False, 1.0 - a)]
+        answers = [x for x in answers if x[1] > 0]
+        return answers[self._branch([w for _, w in answers])][0]
+
+    def noise(self, shape: Sequence[int]) -> Tensor:
+        """Continuous noise has no branches to enumerate: such strategies are tested against closed forms."""
+        raise AssertionError(f"Exhaustive cannot enumerate continuous noise of shape {tuple(shape)}")
+
+    def _branch(self, weights: Sequence[float]) -> int:
+        i = len(self.forks)
+        branch = self.script[i] if i < len(self.script) else 0
+        self.forks.append(len(weights))
+        self.weight *= weights[branch] / math.fsum(weights)
+        return branch
+
+
+class Ask:
+    """What a strategy is asked for: at most `budget` new slots, ended early by one of the `stop` tokens."""
+
+    def __init__(self, budget: int, chance: Chance, stop: Collection[int] = ()) -> None:
+        self.left = budget
+        self.chance = chance
+        self.stop = frozenset(stop)
+        self.ended = False
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything left to write."""
+        return self.left > 0 and not self.ended
+
+    def take(self, tokens: Sequence[int]) -> list[int]:
+        """The tokens that may be committed: cut at the budget and behind the first end token."""
+        kept = list(tokens[: self.left])
+        for i, token in enumerate(kept):
+            if token in self.stop:
+                kept = kept[: i + 1]
+                self.ended = True
+                break
+        self.left -= len(kept)
+        return kept

@@ -1,0 +1,1 @@
+"""Strategies whose target is a causal session: text, and every other sequence that is written left to right."""

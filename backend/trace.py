@@ -1,0 +1,241 @@
+"""A trace is a request and the steps that answered it: every view, measure, replay and export is made from it alone.
+
+The measures have one definition each, here; those that vLLM also reports carry its names. No torch here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backend.errors import UserError
+from backend.types import Fate, Mark, Request, Sampling, Step
+
+SCHEMA = 1
+DRAFTED = (Fate.KEPT, Fate.REJECTED, Fate.UNREAD)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a text leaves its baseline: the first differing slot and how close the baseline's best two tokens were.
+
+    gap: p(first) - p(second) at temperature 1 there; None where the baseline's trace does not hold them.
+    """
+
+    slot: int
+    gap: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The measures of one run. Rates are None where nothing was drafted."""
+
+    new_slots: int
+    num_steps: int
+    num_target_calls: int
+    num_draft_calls: int  # calls of every role but the target
+    rows: Mapping[str, int]
+    seconds: float
+    spent: Mapping[str, float]  # seconds inside model calls, by role
+    mean_acceptance_length: float  # new slots per target call, bonus included
+    draft_acceptance_rate: float | None  # KEPT / (KEPT + REJECTED + UNREAD)
+    alpha: float | None  # KEPT / (KEPT + REJECTED)
+    acceptance_per_position: tuple[float, ...]  # steps that kept a guess at this depth / steps that drafted there
+    acceptance_histogram: Mapping[int, int]  # kept guesses -> steps
+    units_per_second: float
+
+    def speedup_calls(self, baseline: Summary) -> float:
+        """Target calls of the baseline per new slot, over ours. Above 1 is better."""
+        return _ratio(
+            baseline.num_target_calls * self.new_slots,
+            self.num_target_calls * baseline.new_slots,
+        )
+
+    def speedup_time(self, baseline: Summary) -> float:
+        """Seconds of the baseline per new slot, over ours; same machine, process, precision and threads."""
+        return _ratio(baseline.seconds * self.new_slots, self.seconds * baseline.new_slots)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data under the names above."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A request, the tokens it started from, and the steps so far.
+
+    pieces: readable text of every token that occurs, so that a trace can be shown without its model.
+    environment: device, dtype, threads, versions, model ids as resolved. end: "" while running, then "budget",
+    "end token", "stopped" or "error: <sentence>".
+    """
+
+    request: Request
+    prompt: tuple[int, ...] = ()
+    pieces: Mapping[int, str] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    end: str = ""
+
+    def replay(self, num_steps: int | None = None) -> list[int]:
+        """The canvas after the first `num_steps` steps (all if None): prompt and committed tokens, -1 where open."""
+        canvas = dict(enumerate(self.prompt))
+        for step in self.steps[:num_steps]:
+            for mark in step.marks:
+                if mark.fate.commits and mark.token is not None:
+                    canvas[mark.slot] = mark.token
+                elif mark.fate is Fate.ERASED:
+                    canvas.pop(mark.slot, None)
+        return [canvas.get(slot, -1) for slot in range(max(canvas, default=-1) + 1)]
+
+    def written(self, num_steps: int | None = None) -> list[int]:
+        """The canvas behind the prompt."""
+        return self.replay(num_steps)[len(self.prompt) :]
+
+    def summary(self) -> Summary:
+        """The measures of the steps so far."""
+        fates: Counter[Fate] = Counter()
+        depths_drafted: Counter[int] = Counter()
+        depths_kept: Counter[int] = Counter()
+        histogram: Counter[int] = Counter()
+        calls: Counter[str] = Counter()
+        rows: Counter[str] = Counter()
+        spent: dict[str, float] = {}
+        for step in self.steps:
+            fates.update(mark.fate for mark in step.marks)
+            drafted = [m for m in step.marks if m.fate in DRAFTED]
+            first = min((m.slot for m in drafted), default=0)
+            depths_drafted.update({m.slot - first for m in drafted})
+            depths_kept.update({m.slot - first for m in drafted if m.fate is Fate.KEPT})
+            histogram[sum(m.fate is Fate.KEPT for m in drafted)] += 1
+            calls.update(step.calls)
+            rows.update(step.rows)
+            for role, seconds in step.spent.items():
+                spent[role] = spent.get(role, 0.0) + seconds
+        kept, rejected, unread = (fates[f] for f in DRAFTED)
+        new_slots, target, seconds = len(self.written()), calls["target"], sum(s.seconds for s in self.steps)
+        return Summary(
+            new_slots=new_slots,
+            num_steps=len(self.steps),
+            num_target_calls=target,
+            num_draft_calls=sum(calls.values()) - target,
+            rows=dict(rows),
+            seconds=seconds,
+            spent=spent,
+            mean_acceptance_length=_ratio(new_slots, target),
+            draft_acceptance_rate=kept / (kept + rejected + unread) if kept + rejected + unread else None,
+            alpha=kept / (kept + rejected) if kept + rejected else None,
+            acceptance_per_position=tuple(depths_kept[d] / depths_drafted[d] for d in sorted(depths_drafted)),
+            acceptance_histogram=dict(sorted(histogram.items())),
+            units_per_second=_ratio(new_slots, seconds),
+        )
+
+    def difference(self, baseline: Trace) -> Difference | None:
+        """The first slot where the text differs from the baseline's, or None where it is the same as far as both go.
+
+        A text that stopped early (end token) differs where the other goes on; one that was stopped or is still
+        running is compared as far as it goes.
+        """
+        ours, theirs = self.replay(), baseline.replay()
+        both = min(len(ours), len(theirs))
+        at = next((i for i in range(both) if ours[i] != theirs[i]), None)
+        if at is None and len(ours) != len(theirs):
+            shorter = self if len(ours) < len(theirs) else baseline
+            at = both if shorter.end == "end token" else None
+        if at is None:
+            return None
+        best = next((m.options for s in baseline.steps for m in s.marks if m.slot == at and m.fate.commits), ())
+        return Difference(at, best[0][1] - best[1][1] if len(best) > 1 else None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data; frames are left out."""
+        return {
+            "schema": SCHEMA,
+            "request": asdict(self.request),
+            "prompt": list(self.prompt),
+            "pieces": {str(token): piece for token, piece in self.pieces.items()},
+            "environment": dict(self.environment),
+            "steps": [_step_to_json(step) for step in self.steps],
+            "end": self.end,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Trace:
+        """The trace that `to_json` wrote. Raises UserError for anything else."""
+        try:
+            if data["schema"] != SCHEMA:
+                raise UserError(f"This trace has schema {data['schema']}, this version reads {SCHEMA}.")
+            request = Request(**{**data["request"], "sampling": Sampling(**data["request"]["sampling"])})
+            return Trace(
+                request=request,
+                prompt=tuple(data["prompt"]),
+                pieces={int(token): piece for token, piece in data["pieces"].items()},
+                environment=data["environment"],
+                steps=tuple(_step_from_json(i, step) for i, step in enumerate(data["steps"])),
+                end=data["end"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"This is not a trace of Decoding Lab ({error}); export one with Download JSON.") from error
+
+    def save(self, path: Path) -> None:
+        """Write the trace as gzipped JSON, the same bytes for the same trace."""
+        text = json.dumps(self.to_json(), separators=(",", ":"), ensure_ascii=False)
+        path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+
+    @staticmethod
+    def load(path: Path) -> Trace:
+        """Read what `save` wrote."""
+        return Trace.from_json(json.loads(gzip.decompress(path.read_bytes())))
+
+
+def modelled_seconds(trace: Trace, cost: Callable[[int], float], draft_cost: float) -> float:
+    """Seconds on a machine where a target call over n rows takes cost(n) and a draft call draft_cost."""
+    return sum(
+        step.calls.get("target", 0) * cost(_ceil_div(step.rows.get("target", 0), step.calls.get("target", 0)))
+        + draft_cost * sum(n for role, n in step.calls.items() if role != "target")
+        for step in trace.steps
+    )
+
+
+def speedup_modelled(trace: Trace, cost: Callable[[int], float], draft_ratio: float) -> float:
+    """new slots x cost(1) / modelled seconds, where a draft call costs `draft_ratio` of a one-row target call."""
+    slots = len(trace.written())
+    return _ratio(slots * cost(1), modelled_seconds(trace, cost, draft_ratio * cost(1)))
+
+
+def _step_to_json(step: Step) -> dict[str, Any]:
+    return {
+        "marks": [
+            [m.slot, m.token, m.fate.value, m.p, m.q, m.parent, [list(o) for o in m.options]] for m in step.marks
+        ],
+        "note": step.note,
+        "calls": dict(step.calls),
+        "rows": dict(step.rows),
+        "seconds": step.seconds,
+        "spent": dict(step.spent),
+    }
+
+
+def _step_from_json(index: int, data: Mapping[str, Any]) -> Step:
+    marks = tuple(
+        Mark(slot, token, Fate(fate), p, q, parent, tuple((int(t), float(x)) for t, x in options))
+        for slot, token, fate, p, q, parent, options in data["marks"]
+    )
+    return Step(marks, data["note"], None, index, data["calls"], data["rows"], data["seconds"], data["spent"])
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b else 0.0
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b) if b else 0
+
+
+def committed(marks: Sequence[Mark]) -> list[Mark]:
+    """The marks whose tokens stay, in slot order."""
+    return sorted((m for m in marks if m.fate.commits), key=lambda m: m.slot)
