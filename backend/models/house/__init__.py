@@ -1,0 +1,1 @@
+"""Our own modules: small, typed, and the same class for training and for inference."""
