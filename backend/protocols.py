@@ -175,9 +175,20 @@ class Prompt:
 class Codec(Protocol):
     """The only code that knows the modality: raw input <-> canvas."""
 
-    modality: str  # "text", "image", ...
-    vocabulary: str  # fingerprint: two models share tokens if and only if it is equal
-    end: frozenset[int]  # tokens that end a sequence
+    @property
+    def modality(self) -> str:
+        """ "text", "image", ..."""
+        ...
+
+    @property
+    def vocabulary(self) -> str:
+        """Fingerprint: two models share tokens if and only if it is equal."""
+        ...
+
+    @property
+    def end(self) -> frozenset[int]:
+        """Tokens that end a sequence."""
+        ...
 
     def encode(self, raw: Any) -> Prompt:
         """The prompt of a raw input. Raises UserError where the input cannot be used."""
@@ -195,11 +206,30 @@ class Codec(Protocol):
 class Model(Protocol):
     """Loaded weights: shared by all sessions, read-only."""
 
-    id: str
-    speaks: frozenset[type]
-    codec: Codec
-    num_params: int
-    context: int  # most slots a canvas can have
+    @property
+    def id(self) -> str:
+        """As the catalog knows it."""
+        ...
+
+    @property
+    def speaks(self) -> frozenset[type]:
+        """The session protocols it can open."""
+        ...
+
+    @property
+    def codec(self) -> Codec:
+        """Its modality."""
+        ...
+
+    @property
+    def num_params(self) -> int:
+        """Number of weights."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Most slots that a canvas can have."""
+        ...
 
     def open(self, protocol: type, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> Any:
         """A session of the protocol. room: most slots that will be committed."""

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from types import TracebackType
+from typing import cast
 
 import torch
 
@@ -37,7 +38,9 @@ class Run(Iterator[Step]):
     Close it (or leave its `with` block) to stop early: the strategy ends at once and the sessions are freed.
     """
 
-    def __init__(self, request: Request, catalog: Catalog, progress: Callable[[str, float], None] | None = None) -> None:
+    def __init__(
+        self, request: Request, catalog: Catalog, progress: Callable[[str, float], None] | None = None
+    ) -> None:
         """Check the request, load the models and open the sessions. Raises UserError where that cannot be done.
 
         progress: told what is being loaded and how far it is, from 0 to 1.
@@ -60,7 +63,7 @@ class Run(Iterator[Step]):
         self._catalog = catalog
         self._codec = target.codec
         self._ask = Ask(request.budget, Seeded(request.seed), target.codec.end)
-        self._steps = strategy.run(**sessions, ask=self._ask, **knobs)
+        self._steps = cast(Generator[Step, None, None], strategy.run(**sessions, ask=self._ask, **knobs))
         self._pieces = {token: target.codec.piece(token) for token in prompt.tokens}
         self._stamped: list[Step] = []
         self._counts: dict[str, tuple[int, int, float]] = dict.fromkeys(models, (0, 0, 0.0))
@@ -147,7 +150,9 @@ def record(request: Request, catalog: Catalog | None = None) -> Trace:
 
 def _check(request: Request) -> None:
     if not 1 <= request.budget <= MAX_BUDGET:
-        raise UserError(f"The budget must lie between 1 and {MAX_BUDGET} new tokens, but {request.budget} was asked for.")
+        raise UserError(
+            f"The budget must lie between 1 and {MAX_BUDGET} new tokens, but {request.budget} was asked for."
+        )
     for name, (low, high) in LIMITS.items():
         value = getattr(request.sampling, name)
         if not low <= value <= high:
@@ -157,9 +162,7 @@ def _check(request: Request) -> None:
 def _resolve(strategy: Strategy, request: Request, catalog: Catalog) -> dict[str, str]:
     unknown = [role for role in request.models if role not in strategy.roles]
     if unknown:
-        raise UserError(
-            f"{strategy.id} has no model role {unknown[0]!r}; its roles are: {', '.join(strategy.roles)}."
-        )
+        raise UserError(f"{strategy.id} has no model role {unknown[0]!r}; its roles are: {', '.join(strategy.roles)}.")
     target = request.models.get("target") or catalog.default_target(strategy.protocol)
     return {
         role: target if role == "target" else request.models.get(role) or catalog.default(role, target)
@@ -212,4 +215,3 @@ class _memory_errors:  # noqa: N801 - reads as a statement
             raise UserError(
                 f"{self._request.strategy} on {model} ran out of memory; lower the budget or pick a smaller model."
             ) from error
-

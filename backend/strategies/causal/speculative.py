@@ -7,6 +7,8 @@ Show: acceptance by draft position; calls saved as gamma grows.
 from collections.abc import Iterator
 from typing import Annotated
 
+from torch import Tensor
+
 from backend.chance import Ask
 from backend.protocols import CausalSession
 from backend.registry import strategy
@@ -25,7 +27,8 @@ def speculative(
     """Yield one step per target call: the judged draft, then one fixed or bonus token."""
     while ask.open:
         slot = len(target.tokens)
-        x, q = [], []
+        x: list[int] = []
+        q: list[Tensor] = []
         for _ in range(min(gamma, ask.left - 1)):  # draft x_1..x_gamma from q
             q.append(draft.score(x).p_NV[-1])
             x.append(ask.chance.pick(q[-1]))

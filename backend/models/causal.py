@@ -1,0 +1,97 @@
+"""A causal language model as the catalog hands it out: a backbone, a codec, and sessions over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from backend.errors import UserError
+from backend.meter import Meter
+from backend.models.session import Backbone, TrieSession
+from backend.protocols import CausalSession, Prompt
+from backend.types import Sampling
+
+if TYPE_CHECKING:
+    from backend.codecs.text import TextCodec
+    from backend.models.house.cache import KVCache
+    from backend.models.house.llama import Llama
+
+
+class CausalModel:
+    """Loaded weights behind the causal protocol. Shared by all sessions, never written."""
+
+    speaks: frozenset[type] = frozenset({CausalSession})
+
+    def __init__(self, model_id: str, backbone: Backbone, codec: TextCodec, num_params: int) -> None:
+        self.id = model_id
+        self.backbone = backbone
+        self.codec = codec
+        self.num_params = num_params
+        self.context = backbone.context
+
+    def open(self, protocol: type, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> TrieSession:
+        """A session on the prompt. Raises UserError if the prompt has tokens that the model does not know."""
+        assert protocol is CausalSession, protocol
+        size = self.backbone.vocab_size
+        unknown = [token for token in prompt.tokens if not 0 <= token < size]
+        if unknown or not prompt.tokens:
+            raise UserError(
+                f"{self.id} knows tokens 0 to {size - 1}, but the prompt holds {unknown[:1] or 'none at all'}."
+            )
+        return TrieSession(self.backbone, self.id, prompt.tokens, sampling, meter, room)
+
+
+class SomeLayers:
+    """A backbone that runs only some layers of another: its twin for self-speculation. Shares the weights."""
+
+    def __init__(self, llama: Llama, layers: Sequence[int]) -> None:
+        """layers: numbers of the layers that run, ascending."""
+        self._llama = llama
+        self.layers = tuple(layers)
+        self.vocab_size = llama.vocab_size
+        self.context = llama.context
+        self.device = llama.device
+
+    def open_cache(self, capacity: int) -> KVCache:
+        """A cache of its own: skipped layers leave other keys and values behind."""
+        return self._llama.open_cache(capacity)
+
+    def forward_rows(
+        self,
+        ids_N: Tensor,
+        positions_N: Tensor,
+        cache: Cache,
+        visible_NS: Tensor | None = None,
+        last: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Backbone.forward_rows`."""
+        return self._llama.forward_rows(ids_N, positions_N, cache, visible_NS, last, self.layers)
+
+
+def pick_layers(variant: str, num_layers: int, model_id: str) -> list[int]:
+    """Layers that a twin runs.
+
+    "exit8" means the first 8, "skip10" all but 10 spread over the middle, "skip3-5-9" all but those three. Raises
+    UserError for anything else.
+    """
+    kind, rest = variant[:4], variant[4:]
+    numbers = [int(part) for part in rest.split("-") if part.isdigit()]
+    if kind == "exit" and len(numbers) == 1 and 1 <= numbers[0] < num_layers:
+        return list(range(numbers[0]))
+    if kind == "skip" and len(numbers) == 1 and 1 <= numbers[0] <= num_layers - 2:
+        gone = {round(1 + (i + 0.5) * (num_layers - 2) / numbers[0] - 0.5) for i in range(numbers[0])}
+        return [i for i in range(num_layers) if i not in gone]
+    if kind == "skip" and len(numbers) > 1 and max(numbers) < num_layers:
+        return [i for i in range(num_layers) if i not in numbers]
+    raise UserError(
+        f"{model_id} has {num_layers} layers and no twin '{variant}'; "
+        f"write exitN for its first N layers, skipN to leave out N of them, or skip3-5-9 to name them."
+    )
+
+
+def cpu_has_amx() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in tiles, which makes bfloat16 the faster type."""
+    return bool(torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,164 @@
+"""Any causal language model of the hub: our lean forward where it knows the architecture, transformers elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backend.codecs.text import TextCodec
+from backend.errors import UserError
+from backend.models.causal import CausalModel
+from backend.models.house.llama import SUPPORTED
+from backend.models.local import load_llama
+
+FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
+
+
+class HubCache:
+    """The cache of transformers as rows addressed by slot. All layers keep all rows; masks do the sliding."""
+
+    def __init__(self) -> None:
+        from transformers import DynamicCache
+
+        self.inner = DynamicCache()
+        self.length = 0
+
+    def truncate(self, length: int) -> None:
+        """Forget the rows behind `length`."""
+        if length < self.length:
+            self._select(slice(0, length))
+            self.length = length
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Make the rows of these slots rows 0, 1, ... and forget the others."""
+        self._select(torch.tensor(list(slots), dtype=torch.long))
+        self.length = len(slots)
+
+    def _select(self, rows: Any) -> None:
+        for layer in self.inner.layers:
+            if layer.keys is not None:
+                layer.keys, layer.values = layer.keys[:, :, rows], layer.values[:, :, rows]
+
+
+class HubCausal:
+    """A transformers model behind the backbone interface of `TrieSession`."""
+
+    def __init__(self, model: Any) -> None:
+        """model: a `PreTrainedModel` with a language-modelling head, in eval mode."""
+        self._model = model
+        config = model.config.get_text_config()
+        self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
+        self.context = int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", 2048))
+        self.device: torch.device = model.device
+        self.num_params = sum(p.numel() for p in model.parameters())
+        self._kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+        self._window = getattr(config, "sliding_window", None)
+
+    def open_cache(self, capacity: int) -> HubCache:
+        """An empty cache; it grows as needed, so `capacity` is only a hint."""
+        return HubCache()
+
+    @torch.inference_mode()
+    def forward_rows(
+        self,
+        ids_N: Tensor,
+        positions_N: Tensor,
+        cache: HubCache,
+        visible_NS: Tensor | None = None,
+        last: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Backbone.forward_rows`."""
+        num, start = len(ids_N), cache.length
+        if visible_NS is None:
+            visible_NS = torch.ones(num, start + num, dtype=torch.bool, device=self.device).tril(start)
+        out = self._model(
+            input_ids=ids_N[None],
+            position_ids=positions_N[None],
+            attention_mask=self._masks(visible_NS, positions_N),
+            past_key_values=cache.inner,
+            use_cache=True,
+            output_hidden_states=True,
+            logits_to_keep=last or 0,
+        )
+        cache.length = start + num
+        rows = slice(-last if last else 0, None)
+        return out.logits[0].float(), out.hidden_states[-1][0, rows]
+
+    def _masks(self, visible_NS: Tensor, positions_N: Tensor) -> Any:
+        """Additive masks; one for each kind of layer where the model has several."""
+        if not self._kinds and not self._window:
+            return self._additive(visible_NS)
+        near_NS = visible_NS
+        if self._window:
+            num, total = visible_NS.shape
+            slots_S = torch.arange(total, device=self.device)
+            slots_S[total - num :] = positions_N  # the new rows' positions; all before them lie at their own slot
+            near_NS = visible_NS & (positions_N[:, None] - slots_S[None] < self._window)
+        if not self._kinds:
+            return self._additive(near_NS)
+        return {k: self._additive(near_NS if "sliding" in k or "chunked" in k else visible_NS) for k in self._kinds}
+
+    def _additive(self, visible_NS: Tensor) -> Tensor:
+        zero = torch.zeros(visible_NS.shape, dtype=self._model.dtype, device=self.device)
+        return zero.masked_fill(~visible_NS, torch.finfo(self._model.dtype).min)[None, None]
+
+
+def load_causal_lm(
+    model_id: str, dtype: torch.dtype, device: torch.device, progress: Callable[[str, float], None]
+) -> CausalModel:
+    """Download `hub/<owner>/<name>` (or find it in the hub's cache) and load it.
+
+    Raises UserError if the hub or the model cannot be reached, or the model is not a causal language model that
+    can be loaded without running code from its repository.
+    """
+    return load_folder(model_id, _fetch(model_id, progress), dtype, device)
+
+
+def load_folder(model_id: str, folder: Path, dtype: torch.dtype, device: torch.device) -> CausalModel:
+    """The causal model in a folder of the hub's layout: lean where the architecture allows, else transformers."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    codec = TextCodec.from_folder(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if config.model_type in SUPPORTED:
+            try:
+                llama = load_llama(folder, dtype, device)
+                return CausalModel(model_id, llama, codec, llama.num_params)
+            except UserError:
+                pass  # a variant the lean forward does not know; transformers may
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise UserError(f"{model_id} cannot be loaded as a causal language model ({reason}); pick another.") from error
+    backbone = HubCausal(model.to(device).eval())
+    return CausalModel(model_id, backbone, codec, backbone.num_params)
+
+
+def _fetch(model_id: str, progress: Callable[[str, float], None]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    repo = model_id.removeprefix("hub/")
+    progress(f"Fetching {repo} from the hub", 0.0)
+    try:
+        folder = snapshot_download(repo, allow_patterns=list(FILES))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, OSError) as error:
+        if (
+            isinstance(error, HfHubHTTPError)
+            and error.response is not None
+            and error.response.status_code in (401, 404)
+        ):
+            raise UserError(f"The hub has no public model {repo!r}; check owner and name.") from error
+        raise UserError(
+            f"{repo} is not in this machine's hub cache and the hub cannot be reached; "
+            "pick local/smollm2-135m, which needs no network."
+        ) from error
+    progress(f"Loading {repo}", 1.0)
+    return Path(folder)

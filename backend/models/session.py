@@ -1,0 +1,228 @@
+"""The causal session: a chain or a tree scored in one call, nothing ever computed twice, rollback for free.
+
+Every evaluated token is a node of a trie that hangs from the committed text: (parent slot, token) -> cache slot. A
+score runs only the nodes that are new; a commit keeps the cache rows of the accepted path and forgets the others.
+The same session serves our own forward and transformers', both behind `Backbone`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from backend.errors import UserError
+from backend.meter import Meter
+from backend.protocols import Scores
+from backend.sampling import distribution
+from backend.types import Sampling
+
+SCRATCH = 192  # cache rows for guesses, beside those for committed tokens
+
+
+class Cache(Protocol):
+    """Key and value rows of one sequence, addressed by slot."""
+
+    length: int
+
+    def truncate(self, length: int) -> None:
+        """Forget the rows behind `length`."""
+        ...
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Make the rows of these slots (ascending) rows 0, 1, ... and forget the others."""
+        ...
+
+
+class Backbone(Protocol):
+    """Weights that can be run on rows of one sequence."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def context(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def open_cache(self, capacity: int) -> Any: ...
+
+    def forward_rows(
+        self,
+        ids_N: Tensor,
+        positions_N: Tensor,
+        cache: Any,
+        visible_NS: Tensor | None = None,
+        last: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Append N rows to the cache; float logits and hidden states of the `last` rows (all if None).
+
+        visible_NS: bool, which of the S = cache.length + N slots a row may look at; None means a causal chain.
+        """
+        ...
+
+
+class TrieSession:
+    """A `CausalSession` over a backbone."""
+
+    def __init__(
+        self, backbone: Backbone, model_id: str, prompt: Sequence[int], sampling: Sampling, meter: Meter, room: int
+    ) -> None:
+        """Open the session; the prompt is run with the first score.
+
+        Args:
+            model_id: for messages. room: most tokens that will be committed.
+        """
+        self.tokens: list[int] = list(prompt)
+        self._backbone = backbone
+        self._id = model_id
+        self._sampling = sampling
+        self._meter = meter
+        self._cache: Cache = backbone.open_cache(min(len(prompt) + room, backbone.context) + SCRATCH)
+        self._ready = 0  # committed tokens whose rows are in the cache, at slots 0.._ready-1
+        self._nodes: dict[tuple[int, int], int] = {}  # (slot of the parent, token) -> slot
+        self._depths: dict[int, int] = {}  # slot of a node -> its position
+        self._parents: dict[int, int] = {}  # slot of a node -> slot of its parent
+        self._rows: dict[int, int] = {}  # slot -> row of the three tensors below
+        self._raw_MV = torch.empty(0, backbone.vocab_size)
+        self._p_MV = torch.empty(0, backbone.vocab_size)
+        self._hidden_MC = torch.empty(0, 0)
+
+    @property
+    def _root(self) -> int:
+        """Slot of the last committed token."""
+        return len(self.tokens) - 1
+
+    @torch.inference_mode()
+    def score(self, draft: Sequence[int] = (), parents: Sequence[int] | None = None) -> Scores:
+        """See `CausalSession.score`. Raises UserError if the model returns numbers that are no probabilities."""
+        slots, new = self._place(draft, parents)
+        if new or self._ready <= self._root:
+            self._run(new)
+        rows = [self._rows[slot] for slot in slots]
+        if rows == list(range(rows[0], rows[0] + len(rows))):
+            pick: slice | list[int] = slice(rows[0], rows[0] + len(rows))  # a view: no copy of V numbers a row
+        else:
+            pick = rows
+        return Scores(self._p_MV[pick], self._raw_MV[pick], self._hidden_MC[pick])
+
+    def commit(self, tokens: Sequence[int]) -> None:
+        """See `CausalSession.commit`."""
+        path, slot = [], self._root
+        if self._ready > self._root:
+            for token in tokens:
+                if (slot, token) not in self._nodes:
+                    break
+                slot = self._nodes[slot, token]
+                path.append(slot)
+        first = self._ready
+        if path == list(range(first, first + len(path))):
+            self._cache.truncate(first + len(path))
+        else:
+            self._cache.keep([*range(first), *path])
+        self.tokens.extend(tokens)
+        self._ready = first + len(path)
+        row = self._rows.get(slot) if self._ready > self._root else None
+        self._forget(row)
+
+    def _forget(self, row: int | None) -> None:
+        """Drop all nodes; keep the law of `row`, which is the new root's."""
+        self._nodes.clear()
+        self._depths.clear()
+        self._parents.clear()
+        self._rows.clear()
+        keep = slice(0, 0) if row is None else slice(row, row + 1)
+        self._raw_MV, self._p_MV, self._hidden_MC = self._raw_MV[keep], self._p_MV[keep], self._hidden_MC[keep]
+        if row is not None:
+            self._rows[self._root] = 0
+
+    def _place(self, draft: Sequence[int], parents: Sequence[int] | None) -> tuple[list[int], list[tuple[int, int]]]:
+        """Slots of root and draft, and the (parent slot, token) of every node that has to be run."""
+        slots, new = [self._root], []
+        free = max(self._cache.length, len(self.tokens))
+        for i, token in enumerate(draft):
+            at = slots[i] if parents is None else slots[parents[i] + 1]
+            if (at, token) not in self._nodes:
+                slot = free + len(new)
+                self._nodes[at, token] = slot
+                self._parents[slot], self._depths[slot] = at, self._depths.get(at, self._root) + 1
+                new.append((at, token))
+            slots.append(self._nodes[at, token])
+        return slots, new
+
+    def _run(self, new: list[tuple[int, int]]) -> None:
+        """Run committed tokens that are not in the cache yet, and the new nodes, in one call."""
+        start, pending = self._cache.length, self.tokens[self._ready :]
+        ids = [*pending, *(token for _, token in new)]
+        first = start + len(pending)
+        positions = [*range(self._ready, len(self.tokens)), *(self._depths[first + i] for i in range(len(new)))]
+        end = self._backbone.context - 1  # guesses behind the end of the context are never committed
+        device = self._backbone.device
+        with self._meter.call(len(ids)):
+            raw_KV, hidden_KC = self._backbone.forward_rows(
+                torch.tensor(ids, device=device),
+                torch.tensor([min(p, end) for p in positions], device=device),
+                self._cache,
+                self._visible(start, len(pending), new),
+                last=len(new) + bool(pending),
+            )
+        if not bool(torch.isfinite(raw_KV.amax(dim=-1)).all()):
+            raise UserError(
+                f"{self._id} returned numbers that are no probabilities (NaN or infinity); reload the model."
+            )
+        self._ready = len(self.tokens)
+        slots = [*([self._root] if pending else []), *range(first, first + len(new))]
+        self._remember(slots, raw_KV, hidden_KC)
+
+    def _remember(self, slots: Sequence[int], raw_KV: Tensor, hidden_KC: Tensor) -> None:
+        p_KV = distribution(raw_KV, self._sampling, self._seen(slots))
+        for slot in slots:
+            self._rows[slot] = len(self._rows)
+        if len(self._rows) == len(slots):
+            self._raw_MV, self._p_MV, self._hidden_MC = raw_KV, p_KV, hidden_KC
+        else:
+            self._raw_MV = torch.cat((self._raw_MV, raw_KV))
+            self._p_MV = torch.cat((self._p_MV, p_KV))
+            self._hidden_MC = torch.cat((self._hidden_MC, hidden_KC))
+
+    def _visible(self, start: int, num_pending: int, new: list[tuple[int, int]]) -> Tensor | None:
+        """The mask of the rows to run, or None where they are a chain that sees everything before it."""
+        first = start + num_pending
+        chain = all(parent == first + i - 1 for i, (parent, _) in enumerate(new))
+        if chain and start == self._ready:
+            return None
+        if chain and not num_pending and new and self._is_line(new[0][0], start):
+            return None
+        visible_NS = torch.zeros(num_pending + len(new), first + len(new), dtype=torch.bool)
+        visible_NS[:, : self._ready] = True
+        visible_NS[:num_pending, start:first] = torch.ones(num_pending, num_pending, dtype=torch.bool).tril()
+        visible_NS[num_pending:, start:first] = True
+        for i in range(len(new)):
+            slot = first + i
+            while slot in self._parents:
+                visible_NS[num_pending + i, slot] = True
+                slot = self._parents[slot]
+        return visible_NS.to(self._backbone.device)
+
+    def _is_line(self, slot: int, start: int) -> bool:
+        """Whether the cache holds nothing but the text and the path down to `slot`."""
+        while slot in self._parents and slot == start - 1:
+            slot, start = self._parents[slot], start - 1
+        return slot == self._root and start == self._ready
+
+    def _seen(self, slots: Sequence[int]) -> list[list[int]]:
+        """Tokens that the repetition penalty of each row looks at."""
+        if self._sampling.repetition_penalty == 1.0:
+            return []
+        token_at = {slot: token for (_, token), slot in self._nodes.items()}
+        out = []
+        for slot in slots:
+            path = []
+            while slot in self._parents:
+                path.append(token_at[slot])
+                slot = self._parents[slot]
+            out.append([*self.tokens, *path])
+        return out
