@@ -63,7 +63,7 @@ class SomeLayers:
         self,
         ids_N: Tensor,
         positions_N: Tensor,
-        cache: Cache,
+        cache: KVCache,
         visible_NS: Tensor | None = None,
         last: int | None = None,
     ) -> tuple[Tensor, Tensor]:

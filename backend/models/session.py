@@ -141,7 +141,8 @@ class TrieSession:
 
     def _place(self, draft: Sequence[int], parents: Sequence[int] | None) -> tuple[list[int], list[tuple[int, int]]]:
         """Slots of root and draft, and the (parent slot, token) of every node that has to be run."""
-        slots, new = [self._root], []
+        slots = [self._root]
+        new: list[tuple[int, int]] = []
         free = max(self._cache.length, len(self.tokens))
         for i, token in enumerate(draft):
             at = slots[i] if parents is None else slots[parents[i] + 1]

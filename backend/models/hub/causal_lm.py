@@ -26,6 +26,7 @@ class HubCache:
 
         self.inner = DynamicCache()
         self.length = 0
+        self.positions_S = torch.empty(0, dtype=torch.long)  # of every row: a guess's slot is not its position
 
     def truncate(self, length: int) -> None:
         """Forget the rows behind `length`."""
@@ -42,6 +43,7 @@ class HubCache:
         for layer in self.inner.layers:
             if layer.keys is not None:
                 layer.keys, layer.values = layer.keys[:, :, rows], layer.values[:, :, rows]
+        self.positions_S = self.positions_S[rows]
 
 
 class HubCausal:
@@ -52,7 +54,7 @@ class HubCausal:
         self._model = model
         config = model.config.get_text_config()
         self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
-        self.context = int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", 2048))
+        self.context = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 2048)
         self.device: torch.device = model.device
         self.num_params = sum(p.numel() for p in model.parameters())
         self._kinds = sorted(set(getattr(config, "layer_types", None) or ()))
@@ -75,10 +77,11 @@ class HubCausal:
         num, start = len(ids_N), cache.length
         if visible_NS is None:
             visible_NS = torch.ones(num, start + num, dtype=torch.bool, device=self.device).tril(start)
+        cache.positions_S = torch.cat((cache.positions_S.to(self.device), positions_N))
         out = self._model(
             input_ids=ids_N[None],
             position_ids=positions_N[None],
-            attention_mask=self._masks(visible_NS, positions_N),
+            attention_mask=self._masks(visible_NS, cache.positions_S),
             past_key_values=cache.inner,
             use_cache=True,
             output_hidden_states=True,
@@ -88,16 +91,13 @@ class HubCausal:
         rows = slice(-last if last else 0, None)
         return out.logits[0].float(), out.hidden_states[-1][0, rows]
 
-    def _masks(self, visible_NS: Tensor, positions_N: Tensor) -> Any:
+    def _masks(self, visible_NS: Tensor, positions_S: Tensor) -> Any:
         """Additive masks; one for each kind of layer where the model has several."""
         if not self._kinds and not self._window:
             return self._additive(visible_NS)
         near_NS = visible_NS
         if self._window:
-            num, total = visible_NS.shape
-            slots_S = torch.arange(total, device=self.device)
-            slots_S[total - num :] = positions_N  # the new rows' positions; all before them lie at their own slot
-            near_NS = visible_NS & (positions_N[:, None] - slots_S[None] < self._window)
+            near_NS = visible_NS & (positions_S[-len(visible_NS) :, None] - positions_S[None] < self._window)
         if not self._kinds:
             return self._additive(near_NS)
         return {k: self._additive(near_NS if "sliding" in k or "chunked" in k else visible_NS) for k in self._kinds}
