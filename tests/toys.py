@@ -1,0 +1,578 @@
+"""Exact models of every protocol, in float64, small enough that everything about them is known in closed form.
+
+Each toy is a `Model`. Its sessions count their own calls and rows, apart from the meter, and obey the costs that real
+sessions have: nothing is evaluated twice, the prompt is evaluated with the first call. Sessions that were opened are
+kept in `model.sessions`, newest last, so that a test can look behind the strategy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from backend.errors import UserError
+from backend.meter import Meter
+from backend.protocols import (
+    Band,
+    CausalSession,
+    ContinuousSession,
+    DenoiserSession,
+    ForecastSession,
+    MaskedSession,
+    Prompt,
+    ScaleSession,
+    Scores,
+)
+from backend.sampling import distribution
+from backend.types import Sampling
+
+Law = Callable[[tuple[int, ...]], Sequence[float]]  # the next token's probabilities after a prefix
+
+
+# ---------------------------------------------------------------------------------------------------- shared pieces
+@dataclass(frozen=True)
+class ToyCodec:
+    """Prompts are digits with blanks between them: "0 1 2"; an empty prompt is refused where the toy needs one."""
+
+    modality: str = "text"
+    vocabulary: str = "toy-3"
+    end: frozenset[int] = frozenset()
+    size: int = 3
+    least: int = 1
+
+    def encode(self, raw: Any) -> Prompt:
+        """The tokens of the digits, and the raw prompt itself for toys that start from something else."""
+        if isinstance(raw, str):
+            tokens = tuple(int(word) for word in raw.split())
+            if len(tokens) < self.least:
+                raise UserError("The prompt is empty; type the digits of some tokens.")
+            return Prompt(tokens)
+        return Prompt((), {"raw": raw})
+
+    def decode(self, canvas: Sequence[int]) -> str:
+        """The digits."""
+        return " ".join(map(str, canvas))
+
+    def piece(self, token: int) -> str:
+        """The token in angle brackets."""
+        return f"<{token}>"
+
+
+class Counting:
+    """Counts of a session's calls and rows, kept beside the meter that the runner reads."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.calls = 0
+        self.rows = 0
+        self._meter = meter
+
+    def charge(self, rows: int) -> None:
+        """One forward pass over `rows` positions."""
+        with self._meter.call(rows):
+            self.calls += 1
+            self.rows += rows
+
+
+class Toy:
+    """What all toys share. `make` opens a session: (prompt, sampling, meter, room) -> session."""
+
+    def __init__(self, model_id: str, protocol: type, codec: ToyCodec, context: int = 64) -> None:
+        self.id = model_id
+        self.protocol = protocol
+        self.speaks = frozenset({protocol})
+        self.codec = codec
+        self.num_params = 1
+        self.context = context
+        self.sessions: list[Any] = []
+
+    def open(self, protocol: type, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> Any:
+        """A session, remembered in `sessions`."""
+        assert protocol is self.protocol, (self.id, protocol)
+        session = self.make(prompt, sampling, meter, room)
+        self.sessions.append(session)
+        return session
+
+    def make(self, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> Any:
+        """Open a session."""
+        raise NotImplementedError
+
+
+def mix(seed: int, numbers: Sequence[int]) -> int:
+    """One number of many; the same in every process."""
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 12_345) % (1 << 61)
+    return seed
+
+
+def random_law(seed: int, size: int, zeros: float) -> Tensor:
+    """A law over `size` tokens; each but the likeliest is 0 with chance `zeros`."""
+    stream = torch.Generator().manual_seed(seed)
+    law_V = torch.empty(size, dtype=torch.float64).exponential_(generator=stream)
+    gone_V = torch.rand(size, generator=stream, dtype=torch.float64) < zeros
+    gone_V[law_V.argmax()] = False
+    law_V[gone_V] = 0.0
+    return law_V / law_V.sum()
+
+
+def filtered(law_NV: Tensor, sampling: Sampling, seen: Sequence[Sequence[int]] = ()) -> Tensor:
+    """The law through the processors that real sessions use: log p are the logits."""
+    return distribution(law_NV.log(), sampling, seen)
+
+
+# ----------------------------------------------------------------------------------------------------------- causal
+class ToyCausal(Toy):
+    """A table: the next token's law given the whole text, or its last `order` tokens.
+
+    Args:
+        seed: of the table. zeros: chance of a probability 0. like: another toy that this one imitates, half and half
+            with its own table, as a draft imitates its target. fixed: a law that no text changes, or a function.
+    """
+
+    def __init__(
+        self,
+        model_id: str = "toy/target",
+        seed: int = 1,
+        size: int = 3,
+        order: int | None = None,
+        zeros: float = 0.25,
+        end: frozenset[int] = frozenset(),
+        like: ToyCausal | None = None,
+        fixed: Law | Sequence[float] | None = None,
+        context: int = 64,
+    ) -> None:
+        super().__init__(model_id, CausalSession, ToyCodec("text", f"toy-{size}", end, size), context)
+        self.size = size
+        self.order = order
+        self._seed = seed
+        self._zeros = zeros
+        self._like = like
+        self._fixed = fixed
+        self._laws: dict[tuple[int, ...], Tensor] = {}
+        self._rows: dict[tuple[tuple[int, ...], Sampling], Tensor] = {}
+
+    def law(self, prefix: Sequence[int]) -> Tensor:
+        """p_V after a prefix, temperature 1, no filters: the truth that tests compare with."""
+        key = tuple(prefix if self.order is None else prefix[len(prefix) - self.order :])
+        if key not in self._laws:
+            self._laws[key] = self._make_law(key)
+        return self._laws[key]
+
+    def row(self, prefix: Sequence[int], sampling: Sampling) -> Tensor:
+        """p_V after a prefix as sessions return it."""
+        key = (tuple(prefix), sampling)
+        if key not in self._rows:
+            self._rows[key] = filtered(self.law(prefix)[None], sampling, [tuple(prefix)])[0]
+        return self._rows[key]
+
+    def make(self, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> ToyCausalSession:
+        return ToyCausalSession(self, prompt.tokens, sampling, meter, room)
+
+    def _make_law(self, key: tuple[int, ...]) -> Tensor:
+        if self._fixed is not None:
+            return torch.tensor(self._fixed(key) if callable(self._fixed) else self._fixed, dtype=torch.float64)
+        own_V = random_law(mix(self._seed, key), self.size, self._zeros)
+        if self._like is None:
+            return own_V
+        # where the own table has zeros so has the mixture, else the model that is imitated could not be wrong
+        mixed_V = torch.where(own_V > 0, (own_V + self._like.law(key)) / 2, 0.0)
+        return mixed_V / mixed_V.sum()
+
+
+class ToyCausalSession(Counting):
+    """A causal session on the table; knows which prefixes were evaluated, as a cache of keys and values would."""
+
+    def __init__(
+        self, model: ToyCausal, prompt: Sequence[int], sampling: Sampling, meter: Meter, room: int = 1_000
+    ) -> None:
+        super().__init__(meter)
+        self.tokens: list[int] = list(prompt)
+        self.scored: list[tuple[int, ...]] = []  # drafts of all calls, for tests that ask what was sent
+        self._model = model
+        self._sampling = sampling
+        self._limit = len(prompt) + room
+        self._known: set[tuple[int, ...]] = set()
+
+    def score(self, draft: Sequence[int] = (), parents: Sequence[int] | None = None) -> Scores:
+        """See `CausalSession.score`."""
+        assert all(0 <= token < self._model.size for token in draft), f"draft {draft} leaves the vocabulary"
+        text = tuple(self.tokens)
+        paths = [text]
+        for i, token in enumerate(draft):
+            parent = i - 1 if parents is None else parents[i]
+            assert -1 <= parent < i, f"node {i} of {parents} comes before its parent"
+            paths.append((*paths[parent + 1], token))
+        new = {path[:i] for path in paths for i in range(1, len(path) + 1)} - self._known
+        if new:
+            self.charge(len(new))
+            self._known |= new
+        self.scored.append(tuple(draft))
+        return Scores(torch.stack([self._model.row(path, self._sampling) for path in paths]))
+
+    def commit(self, tokens: Sequence[int]) -> None:
+        """See `CausalSession.commit`."""
+        self.tokens.extend(tokens)
+        assert len(self.tokens) <= self._limit, "committed more than the session was opened for"
+        text = tuple(self.tokens)
+        self._known = {path for path in self._known if path == text[: len(path)]}
+
+
+# ----------------------------------------------------------------------------------------------------------- masked
+class ToyMasked(Toy):
+    """A joint table over all canvases of `length` slots: every conditional is exact, whatever is known.
+
+    Where the known slots cannot occur together (an earlier parallel guess went wrong) the law is even.
+    """
+
+    def __init__(
+        self, model_id: str = "toy/masked", seed: int = 3, length: int = 3, size: int = 3, zeros: float = 0.25
+    ) -> None:
+        super().__init__(model_id, MaskedSession, ToyCodec("image", f"toy-{size}", size=size, least=0), length)
+        self.length = length
+        self.size = size
+        canvases = size**length
+        self.joint = random_law(seed, canvases, zeros).reshape([size] * length)
+
+    def given(self, canvas_L: Sequence[int]) -> Tensor:
+        """p_LV: the marginal of every slot given the known ones; known slots are one-hot."""
+        at = tuple(slice(None) if token < 0 else slice(token, token + 1) for token in canvas_L)
+        joint = torch.zeros_like(self.joint)
+        joint[at] = self.joint[at]
+        if joint.sum() == 0:
+            joint[at] = 1.0
+        joint = joint / joint.sum()
+        return torch.stack([joint.sum([d for d in range(self.length) if d != slot]) for slot in range(self.length)])
+
+    def make(self, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> ToyMaskedSession:
+        return ToyMaskedSession(self, prompt.tokens, sampling, meter)
+
+
+class ToyMaskedSession(Counting):
+    """A masked session on the joint table."""
+
+    def __init__(self, model: ToyMasked, given: Sequence[int], sampling: Sampling, meter: Meter) -> None:
+        super().__init__(meter)
+        self.canvas_L: Sequence[int] = (*given, *[-1] * (model.length - len(given)))
+        self._model = model
+        self._sampling = sampling
+
+    def denoise(self, canvas_L: Sequence[int]) -> Tensor:
+        """See `MaskedSession.denoise`."""
+        assert len(canvas_L) == self._model.length
+        self.charge(len(canvas_L))
+        p_LV = filtered(self._model.given(canvas_L), self._sampling, [[]] * len(canvas_L))
+        return p_LV
+
+
+# ------------------------------------------------------------------------------------------------------------ scale
+class ToyScale(Toy):
+    """Maps written coarse to fine: a joint table for each map given all coarser ones.
+
+    Without partial knowledge the slots of a map are drawn from their marginals, each for itself; that is the law of
+    such models. With `partial_N` the laws are conditionals of the joint.
+    """
+
+    def __init__(
+        self,
+        model_id: str = "toy/scale",
+        seed: int = 5,
+        sizes: Sequence[tuple[int, int]] = ((1, 1), (1, 2), (2, 2)),
+        size: int = 2,
+        zeros: float = 0.2,
+    ) -> None:
+        slots = sum(h * w for h, w in sizes)
+        super().__init__(model_id, ScaleSession, ToyCodec("image", f"toy-{size}", size=size, least=0), slots)
+        self.sizes = tuple(sizes)
+        self.size = size
+        self._seed = seed
+        self._zeros = zeros
+
+    def given(self, coarser: Sequence[int], at: int, partial_N: Sequence[int] | None = None) -> Tensor:
+        """p_NV of the slots of scale `at` given all tokens of coarser scales and the known ones of this one."""
+        h, w = self.sizes[at]
+        table = ToyMasked(seed=mix(self._seed, coarser), length=h * w, size=self.size, zeros=self._zeros)
+        return table.given(partial_N if partial_N is not None else [-1] * (h * w))
+
+    def make(self, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> ToyScaleSession:
+        assert not prompt.tokens, "this toy writes whole images"
+        return ToyScaleSession(self, sampling, meter)
+
+
+class ToyScaleSession(Counting):
+    """A scale session on the tables. `written` holds everything committed, coarse to fine."""
+
+    def __init__(self, model: ToyScale, sampling: Sampling, meter: Meter) -> None:
+        super().__init__(meter)
+        self.sizes = model.sizes
+        self.at = 0
+        self.written: list[int] = []
+        self._model = model
+        self._sampling = sampling
+
+    def score(self, partial_N: Sequence[int] | None = None) -> Tensor:
+        """See `ScaleSession.score`."""
+        p_NV = self._model.given(self.written, self.at, partial_N)
+        self.charge(len(p_NV))
+        return filtered(p_NV, self._sampling, [[]] * len(p_NV))
+
+    def commit(self, tokens_N: Sequence[int]) -> None:
+        """See `ScaleSession.commit`."""
+        h, w = self.sizes[self.at]
+        assert len(tokens_N) == h * w
+        self.written.extend(tokens_N)
+        self.at += 1
+
+
+# ------------------------------------------------------------------------------------------------------- continuous
+class ToyContinuous(Toy):
+    """Vectors in slots. Given what is written, every slot is Gaussian around the mean of all written vectors.
+
+    The head's noise process is x_t = (1 - t) x_0 + t noise, so its best prediction of x_0 has a closed form.
+    z is the conditional mean; `spread` is the standard deviation that the head knows.
+    """
+
+    def __init__(
+        self,
+        model_id: str = "toy/continuous",
+        num_slots: int = 3,
+        dims: int = 2,
+        pull: float = 0.7,
+        spread: float = 0.5,
+    ) -> None:
+        super().__init__(model_id, ContinuousSession, ToyCodec("image", "vectors", least=0), num_slots)
+        self.num_slots = num_slots
+        self.dims = dims
+        self.pull = pull
+        self.spread = spread
+
+    def mean(self, slots: Sequence[int], known_ND: Tensor) -> Tensor:
+        """Conditional means of the slots given the vectors written so far, [len(slots), dims]."""
+        base_ND = torch.tensor([[0.3 * slot - 0.1 * d for d in range(self.dims)] for slot in slots]).double()
+        pulled_D = known_ND.mean(0) if len(known_ND) else torch.zeros(self.dims, dtype=torch.float64)
+        return base_ND + self.pull * pulled_D
+
+    def make(self, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> ToyContinuousSession:
+        return ToyContinuousSession(self, meter)
+
+
+class ToyContinuousSession(Counting):
+    """A continuous session. The meter counts backbone and head calls; `head_calls` counts the latter apart."""
+
+    def __init__(self, model: ToyContinuous, meter: Meter) -> None:
+        super().__init__(meter)
+        self.num_slots = model.num_slots
+        self.dims = model.dims
+        self.head_calls = 0
+        self.written: dict[int, Tensor] = {}
+        self._model = model
+
+    def condition(self, slots: Sequence[int]) -> Tensor:
+        """See `ContinuousSession.condition`."""
+        self.charge(len(slots))
+        known = list(self.written.values())
+        return self._model.mean(slots, torch.stack(known) if known else torch.empty(0, self.dims))
+
+    def head(self, x_ND: Tensor, t: float, z_NC: Tensor) -> Tensor:
+        """See `ContinuousSession.head`."""
+        self.charge(len(x_ND))
+        self.head_calls += 1
+        return clean(x_ND.double(), 1 - t, t, z_NC, self._model.spread)
+
+    def commit(self, slots: Sequence[int], x_ND: Tensor) -> None:
+        """See `ContinuousSession.commit`."""
+        for slot, x_D in zip(slots, x_ND, strict=True):
+            assert slot not in self.written
+            self.written[slot] = x_D.double()
+
+
+# --------------------------------------------------------------------------------------------------------- denoiser
+def clean(x: Tensor, alpha: float, sigma: float, mean: Tensor | float, spread: float) -> Tensor:
+    """E[x_0 | x_t] for x_0 ~ N(mean, spread^2) and x_t = alpha x_0 + sigma noise."""
+    gain = alpha * spread**2 / (alpha**2 * spread**2 + sigma**2)
+    return mean + gain * (x - alpha * mean)
+
+
+@dataclass(frozen=True)
+class ToySchedule:
+    """Straight lines (alpha = 1 - t) for flow, a quarter circle that keeps the variance for the others."""
+
+    predicts: Literal["eps", "v", "x0", "flow"] = "flow"
+
+    def alpha(self, t: float) -> float:
+        """Share of the data at time t."""
+        return 1.0 - t if self.predicts == "flow" else math.cos(math.pi / 2 * t)
+
+    def sigma(self, t: float) -> float:
+        """Share of the noise at time t."""
+        return t if self.predicts == "flow" else math.sin(math.pi / 2 * t)
+
+
+class ToyDenoiser(Toy):
+    """Gaussian data: x_0 ~ N(mean, spread^2) in every coordinate, the best prediction in closed form."""
+
+    def __init__(
+        self,
+        predicts: Literal["eps", "v", "x0", "flow"] = "flow",
+        model_id: str = "toy/denoiser",
+        mean: float = 1.5,
+        spread: float = 0.5,
+        shape: tuple[int, ...] = (2, 2),
+    ) -> None:
+        super().__init__(model_id, DenoiserSession, ToyCodec("image", "pixels", least=0), math.prod(shape))
+        self.schedule = ToySchedule(predicts)
+        self.mean = mean
+        self.spread = spread
+        self.shape = shape
+
+    def prediction(self, x: Tensor, t: float) -> Tensor:
+        """The conditional expectation of what `schedule.predicts` names, given x_t = x."""
+        a, s = self.schedule.alpha(t), self.schedule.sigma(t)
+        x = x.double()
+        x0 = clean(x, a, s, self.mean, self.spread)
+        eps = s * (x - a * self.mean) / (a**2 * self.spread**2 + s**2)
+        return {"x0": x0, "eps": eps, "v": a * eps - s * x0, "flow": eps - x0}[self.schedule.predicts]
+
+    def arrives(self, x: Tensor) -> Tensor:
+        """Where the probability flow takes noise x (t = 1) by t = 0: what every exact solver must print."""
+        a, s = self.schedule.alpha(1.0), self.schedule.sigma(1.0)
+        return self.mean + self.spread * (x.double() - a * self.mean) / math.hypot(a * self.spread, s)
+
+    def make(self, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> ToyDenoiserSession:
+        return ToyDenoiserSession(self, meter)
+
+
+class ToyDenoiserSession(Counting):
+    """A denoiser session with the closed form."""
+
+    def __init__(self, model: ToyDenoiser, meter: Meter) -> None:
+        super().__init__(meter)
+        self.shape = model.shape
+        self.schedule = model.schedule
+        self._model = model
+
+    def predict(self, x: Tensor, t: float) -> Tensor:
+        """See `DenoiserSession.predict`."""
+        assert x.shape == self.shape
+        self.charge(x.numel())
+        return self._model.prediction(x, t)
+
+
+# ------------------------------------------------------------------------------------------------------- forecaster
+class ToyForecaster(Toy):
+    """AR(1): x' = level + phi (x - level) + spread noise. Quantiles in closed form, or sample paths.
+
+    Args:
+        levels: of the quantiles. paths: if positive, `predict` returns that many sample paths instead, drawn from a
+            stream of the model's own (a forecaster is a function of its series).
+    """
+
+    def __init__(
+        self,
+        model_id: str = "toy/forecaster",
+        phi: float = 0.8,
+        level: float = 2.0,
+        spread: float = 0.5,
+        levels: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9),
+        paths: int = 0,
+    ) -> None:
+        super().__init__(model_id, ForecastSession, ToyCodec("series", "series", least=0), 512)
+        self.phi, self.level, self.spread = phi, level, spread
+        self.levels = levels
+        self.paths = paths
+
+    def moments(self, last: float, horizon: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the next `horizon` values."""
+        steps_H = torch.arange(1, horizon + 1, dtype=torch.float64)
+        mean_H = self.level + self.phi**steps_H * (last - self.level)
+        variance_H = self.spread**2 * (1 - self.phi ** (2 * steps_H)) / (1 - self.phi**2)
+        return mean_H, variance_H.sqrt()
+
+    def make(self, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> ToyForecastSession:
+        raw = prompt.extras.get("raw")
+        values = [float(x) for x in raw] if raw else [float(x) for x in prompt.tokens] or [self.level]
+        return ToyForecastSession(self, torch.tensor([values], dtype=torch.float64), meter)
+
+
+class ToyForecastSession(Counting):
+    """A forecast session on one channel."""
+
+    def __init__(self, model: ToyForecaster, series_CT: Tensor, meter: Meter) -> None:
+        super().__init__(meter)
+        self.series_CT = series_CT
+        self._model = model
+
+    def predict(self, horizon: int) -> Band:
+        """See `ForecastSession.predict`."""
+        self.charge(self.series_CT.shape[1])
+        last = float(self.series_CT[0, -1])
+        if self._model.paths:
+            return Band(self._sample(last, horizon))
+        mean_H, spread_H = self._model.moments(last, horizon)
+        level_S = torch.tensor(self._model.levels, dtype=torch.float64)
+        return Band(mean_H + spread_H * torch.special.ndtri(level_S)[:, None], self._model.levels)
+
+    def extend(self, values_CH: Tensor) -> None:
+        """See `ForecastSession.extend`."""
+        self.series_CT = torch.cat((self.series_CT, values_CH.double()), dim=1)
+
+    def _sample(self, last: float, horizon: int) -> Tensor:
+        stream = torch.Generator().manual_seed(mix(7, [self.series_CT.shape[1], horizon]))
+        noise_SH = torch.randn(self._model.paths, horizon, generator=stream, dtype=torch.float64)
+        x_S, columns = torch.full((self._model.paths,), last, dtype=torch.float64), []
+        for noise_S in noise_SH.T:
+            x_S = self._model.level + self._model.phi * (x_S - self._model.level) + self._model.spread * noise_S
+            columns.append(x_S)
+        return torch.stack(columns, dim=1)
+
+
+# ---------------------------------------------------------------------------------------------------------- catalog
+@dataclass
+class ToyCatalog:
+    """The part of `catalog.Catalog` that the runner uses, over toys. partners: model id by role, for the default."""
+
+    models: Sequence[Toy]
+    partners: dict[str, str] = field(default_factory=dict)
+
+    def entries(self) -> list[Toy]:
+        """All toys."""
+        return list(self.models)
+
+    def get(self, model_id: str, progress: Callable[[str, float], None] | None = None) -> Toy:
+        """The toy of that id."""
+        for model in self.models:
+            if model.id == model_id:
+                return model
+        raise UserError(f"There is no model {model_id!r}; pick one of {', '.join(m.id for m in self.models)}.")
+
+    def default_target(self, protocol: type) -> str:
+        """The first toy of the protocol."""
+        return next(model.id for model in self.models if protocol in model.speaks)
+
+    def default(self, role: str, target: str) -> str:
+        """The partner for the role."""
+        if role not in self.partners:
+            raise UserError(f"There is no default model for the role '{role}' beside {target}; name one.")
+        return self.partners[role]
+
+    def sync(self) -> None:
+        """Nothing to wait for."""
+
+    def environment(self) -> dict[str, Any]:
+        """What a trace says about the machine."""
+        return {"device": "table", "dtype": "float64"}
+
+
+def causal_pair(size: int = 3, seed: int = 1, **options: Any) -> tuple[ToyCausal, ToyCausal]:
+    """A target and a draft that imitates it; options go to both."""
+    target = ToyCausal("toy/target", seed=seed, size=size, **options)
+    return target, ToyCausal("toy/draft", seed=seed + 1_000, size=size, like=target, **options)
+
+
+def canvases(size: int, length: int) -> list[tuple[int, ...]]:
+    """Every canvas of that length."""
+    return list(itertools.product(range(size), repeat=length))
