@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,18 +34,8 @@ from backend.run import decode, record
 from backend.trace import Trace
 from backend.types import Fate, Guarantee, Mark, Request, Sampling, Step
 from tests.exact import TooManyGamesError, ancestral, greedy, law, total_variation
-from tests.toys import (
-    Toy,
-    ToyCatalog,
-    ToyCausal,
-    ToyContinuous,
-    ToyDenoiser,
-    ToyForecaster,
-    ToyMasked,
-    ToyScale,
-    canvases,
-    causal_pair,
-)
+from tests.toys import Toy, ToyCatalog, ToyCausal, ToyMasked, ToyScale, canvases, causal_pair
+from tests.toys_continuous import ToyContinuous, ToyDenoiser, ToyForecaster
 
 GOLDEN = Path(__file__).with_name("golden.json")
 MAX_GAMES = 6_000
@@ -266,19 +256,27 @@ def catalog_of(models: Mapping[str, Toy]) -> ToyCatalog:
 
 
 def budgets(target: Toy) -> tuple[int, ...]:
-    return (1, 2, 9) if target.protocol is CausalSession else (target.context,)
+    """Budgets worth a run: any for a text or a series, the whole canvas for the rest."""
+    return (1, 2, 9) if target.protocol in (CausalSession, ForecastSession) else (target.context,)
 
 
 def without_times(trace: Trace) -> Trace:
     return replace(trace, steps=tuple(replace(step, seconds=0.0, spent={}, frame=None) for step in trace.steps))
 
 
+@pytest.mark.parametrize(("s", "setting"), with_settings(CAUSAL))
+def test_trace_with_an_end_token(s: Strategy, setting: str) -> None:
+    """As `test_trace`, on texts that end early."""
+    check_traces(s, setting, "end")
+
+
 @pytest.mark.parametrize(("s", "setting"), with_settings(ALL))
-@pytest.mark.parametrize("variant", ["table", "end"])
-def test_trace(s: Strategy, setting: str, variant: str) -> None:
+def test_trace(s: Strategy, setting: str) -> None:
     """Budget, end token, replay, counts and marks, at several budgets, seeds and temperatures."""
-    if variant == "end" and s.protocol is not CausalSession:
-        pytest.skip("only causal toys have an end token")
+    check_traces(s, setting, "table")
+
+
+def check_traces(s: Strategy, setting: str, variant: str) -> None:
     models = toy_models(s, variant)
     target = models["target"]
     for seed, budget in enumerate((*budgets(target), *budgets(target)[-1:] * 3)):
@@ -393,140 +391,3 @@ def test_closing_midway(s: Strategy) -> None:
             session = target.sessions[-1]
             assert list(session.tokens) == run.trace.replay()
             assert torch.equal(session.score().p_NV[0], target.row(session.tokens, PLAIN))
-
-
-# -------------------------------------------------------------------------------------- bugs that these tests catch
-def drafting(bug: str) -> Any:
-    """Speculative sampling with one mistake, each of them seen in public code. "" is the correct rule."""
-
-    def run(target: CausalSession, draft: CausalSession, ask: Ask, gamma: int = 2) -> Iterator[Step]:
-        while ask.open:
-            x: list[int] = []
-            q: list[torch.Tensor] = []
-            for _ in range(min(gamma, ask.left - 1)):
-                q_V = draft.score(x).p_NV[-1]
-                x.append(draw(q_V, ask.chance))
-                q.append(q_V)
-            p = target.score(x).p_NV
-            n = 0
-            while n < len(x) and (
-                (bug == "first token unchecked" and n == 0) or ask.chance.flip(min(1.0, float(p[n, x[n]] / q[n][x[n]])))
-            ):
-                n += 1
-            last = ask.chance.pick(p[n] if n == len(x) else rest(p[n], q[n]))
-            kept = ask.take([*x[:n], last])
-            target.commit(kept)
-            draft.commit(kept)
-            yield Step(())
-
-    def draw(q_V: torch.Tensor, chance: Chance) -> int:
-        if bug == "argmax draft, softmax ratio":
-            return int(q_V.argmax())
-        if bug == "other processors":  # drafts from its two best, but hands over the whole law
-            best_V = q_V.masked_fill(q_V < q_V.topk(2).values[-1], 0.0)
-            return chance.pick(best_V / best_V.sum())
-        return chance.pick(q_V)
-
-    def rest(p_V: torch.Tensor, q_V: torch.Tensor) -> torch.Tensor:
-        if bug == "residual forgotten":
-            return p_V
-        rest_V = (p_V - q_V).abs() if bug == "absolute residual" else (p_V - q_V).clamp_min(0.0)
-        return rest_V / rest_V.sum() if rest_V.sum() > 0 else p_V
-
-    return run
-
-
-def block(stop_at_first_no: bool) -> Any:
-    """Block verification of two tokens; the mistake is to stop at the first failed trial."""
-
-    def run(target: CausalSession, draft: CausalSession, ask: Ask) -> Iterator[Step]:
-        while ask.open:
-            x: list[int] = []
-            q: list[torch.Tensor] = []
-            for _ in range(min(2, ask.left - 1)):
-                q.append(draft.score(x).p_NV[-1])
-                x.append(ask.chance.pick(q[-1]))
-            p = target.score(x).p_NV
-            carry, n = [1.0], 0
-            for i, token in enumerate(x):
-                carry.append(min(1.0, carry[-1] * float(p[i, token] / q[i][token])))
-            for i in range(1, len(x) + 1):
-                z = float((carry[i] * p[i] - q[i]).clamp_min(0.0).sum()) if i < len(x) else 0.0
-                h = carry[i] if i == len(x) else z / (z + 1 - carry[i]) if z > 0 else 0.0
-                if ask.chance.flip(h):
-                    n = i
-                elif stop_at_first_no:
-                    break
-            rest_V = p[n] if n == len(x) else (carry[n] * p[n] - q[n]).clamp_min(0.0)
-            last = ask.chance.pick(rest_V / rest_V.sum() if rest_V.sum() > 0 else p[n])
-            kept = ask.take([*x[:n], last])
-            target.commit(kept)
-            draft.commit(kept)
-            yield Step(())
-
-    return run
-
-
-def leaves(separately: bool) -> Any:
-    """Two candidates for the next token; the mistake is to sample the target once for each leaf."""
-
-    def run(target: CausalSession, draft: CausalSession, ask: Ask) -> Iterator[Step]:
-        while ask.open:
-            p_V = target.score().p_NV[0]
-            token = ask.chance.pick(p_V)
-            if separately and token != 0 and ask.chance.pick(p_V) != 1:
-                token = ask.chance.pick(p_V)
-            elif separately and token != 0:
-                token = 1
-            kept = ask.take([token])
-            target.commit(kept)
-            draft.commit(kept)
-            yield Step(())
-
-    return run
-
-
-BUGS = {
-    "residual forgotten": drafting("residual forgotten"),
-    "absolute residual": drafting("absolute residual"),
-    "argmax draft, softmax ratio": drafting("argmax draft, softmax ratio"),
-    "first token unchecked": drafting("first token unchecked"),
-    "other processors": drafting("other processors"),
-    "first failed trial": block(stop_at_first_no=True),
-    "sampled for each leaf": leaves(separately=True),
-}
-CURES = {"chain": drafting(""), "block": block(stop_at_first_no=False), "leaves": leaves(separately=False)}
-
-
-def distance_of(run: Any) -> float:
-    target, draft = causal_pair(seed=12, zeros=0.0)
-    models: dict[str, Toy] = {"target": target, "draft": draft}
-    return total_variation(strategy_law(run, models, {}, PLAIN, 3), target_law(target, 3, PLAIN))
-
-
-@pytest.mark.parametrize("bug", BUGS)
-def test_the_kit_catches(bug: str) -> None:
-    """A wrong rule is far from the target's law: no tolerance can hide it."""
-    assert distance_of(BUGS[bug]) > 1e-3
-
-
-@pytest.mark.parametrize("cure", CURES)
-def test_the_kit_passes_the_correct_rule(cure: str) -> None:
-    """The same code without the mistake is exact, so it is the mistake that was caught."""
-    assert distance_of(CURES[cure]) < 1e-12
-
-
-def test_an_argmax_draft_can_swallow_every_other_token() -> None:
-    """p = (.5, .3, .2), q = (.5, .25, .25): token 0 is always drafted and always accepted."""
-    models: dict[str, Toy] = {
-        "target": ToyCausal(fixed=(0.5, 0.3, 0.2)),
-        "draft": ToyCausal("toy/draft", fixed=(0.5, 0.25, 0.25)),
-    }
-    got = strategy_law(drafting("argmax draft, softmax ratio"), models, {"gamma": 1}, PLAIN, 2)
-    assert sum(weight for text, weight in got.items() if text[0] == 0) == pytest.approx(1.0)
-
-
-def test_sampling_each_leaf_makes_the_first_one_likelier() -> None:
-    """p = (.5, .5) and both tokens are candidates: the first comes out with 0.625."""
-    models: dict[str, Toy] = {"target": ToyCausal(size=2, fixed=(0.5, 0.5)), "draft": ToyCausal(size=2)}
-    assert strategy_law(leaves(separately=True), models, {}, PLAIN, 1)[(0,)] == pytest.approx(0.625)
