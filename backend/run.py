@@ -99,6 +99,9 @@ class Run(Iterator[Step]):
             self._end = f"error: {error}"
             self._steps.close()
             raise
+        except Exception as error:  # our bug: the trace must not look complete
+            self._end = f"error: {type(error).__name__}: {error}"
+            raise
         self._catalog.sync()
         stamped = self._stamp(step, time.perf_counter() - start)
         self._stamped.append(stamped)
@@ -149,14 +152,17 @@ def record(request: Request, catalog: Catalog | None = None) -> Trace:
 
 
 def _check(request: Request) -> None:
-    if not 1 <= request.budget <= MAX_BUDGET:
+    if type(request.budget) is not int or not 1 <= request.budget <= MAX_BUDGET:
         raise UserError(
-            f"The budget must lie between 1 and {MAX_BUDGET} new tokens, but {request.budget} was asked for."
+            f"The budget must lie between 1 and {MAX_BUDGET} new tokens, but {request.budget!r} was asked for."
         )
+    if type(request.seed) is not int or not 0 <= request.seed < 1 << 63:
+        raise UserError(f"The seed must be a whole number from 0 to 2^63 - 1, but {request.seed!r} was given.")
     for name, (low, high) in LIMITS.items():
         value = getattr(request.sampling, name)
-        if not low <= value <= high:
-            raise UserError(f"{name} must lie between {low} and {high}, but {value} was given.")
+        kinds = (int,) if name == "top_k" else (int, float)
+        if type(value) not in kinds or not low <= value <= high:
+            raise UserError(f"{name} must lie between {low} and {high}, but {value!r} was given.")
 
 
 def _resolve(strategy: Strategy, request: Request, catalog: Catalog) -> dict[str, str]:
