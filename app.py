@@ -1,0 +1,51 @@
+"""Decoding Lab, the app: `python app.py`, then open http://127.0.0.1:7860."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+if os.getenv("SPACES_ZERO_GPU"):
+    import spaces  # noqa: F401 - must come before torch there
+
+import gradio as gr
+
+from backend.catalog import Catalog
+from demos import ASIDE, TABS, api
+from demos.parts import assets, header
+from demos.parts.lab import Lab
+
+
+def build(catalog: Catalog | None = None) -> gr.Blocks:
+    """The page with all its events. catalog: where models come from; this machine's own if left out."""
+    lab = Lab(catalog)
+    assets.serve()
+    with gr.Blocks(title="Decoding Lab", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)) as demo:
+        header.build(lab)
+        with gr.Tabs(elem_id="tabs"):
+            for tab in TABS:
+                with gr.Tab(tab.TITLE, id=tab.ID):
+                    tab.build(lab)
+            for tab in ASIDE:
+                with gr.Tab(tab.TITLE, id=tab.ID, alignment="right"):
+                    tab.build(lab)
+        api.mount(lab)
+    return demo.queue(max_size=32)
+
+
+def options() -> dict[str, Any]:
+    """Arguments of `launch`, for the app and its tests alike."""
+    return {
+        "theme": assets.theme(),
+        "head": assets.head(),
+        "footer_links": ["api"],
+        "show_error": False,
+        "ssr_mode": False,
+        "enable_monitoring": False,
+        "run_history": False,
+        "max_file_size": "10mb",
+    }
+
+
+if __name__ == "__main__":
+    build().launch(**options())

@@ -1,0 +1,478 @@
+/* LaneBoard: the lanes of a race side by side, the token card, the legend and the replay bar. */
+(() => {
+  "use strict";
+  const lab = window.DecodingLab;
+  if (!lab || lab.mountBoard) return;
+  const { h, visible, number, times, percent, chance } = lab;
+
+  const FATES = {
+    kept: ["accepted", "a guess that the target model agreed to"],
+    fixed: ["corrected", "drawn by the target in place of a rejected guess"],
+    bonus: ["own draw", "drawn by the target with no guess before it"],
+    guess: ["guess", "on the canvas, not verified yet"],
+    rejected: ["rejected", "judged by the target and thrown away"],
+    unread: ["unread", "a guess behind the first rejection"],
+  };
+  const STATES = { queued: "queued", loading: "loading", running: "running", stopped: "stopped", done: "done", error: "error" };
+  const MARKERS = ["○", "■", "▲", "◆"];
+  const PRESS = { origin: "what happened to each token", step: "when it was written", confidence: "the target's probability" };
+  /* cividis at nine points: readable for every kind of colour vision */
+  const CIVIDIS = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#fee838"];
+
+  const accept = (mark) => {
+    const p = mark[4], q = mark[5];
+    if (p === null || p === undefined) return null;
+    return q ? Math.min(1, p / q) : p;
+  };
+
+  class Board {
+    constructor(element, id) {
+      this.race = lab.race(id);
+      this.id = id;
+      this.paint = "origin";
+      this.columns = [];
+      this.said = 0;
+      this.build(element);
+      this.race.watch((what) => this.draw(what));
+    }
+
+    build(element) {
+      this.root = h("section", { class: "dl-board", "aria-label": "Race" });
+      this.notice = h("div", { class: "dl-notice", hidden: true });
+      this.ratio = this.ratioControl();
+      this.live = h("div", { class: "dl-sr", role: "status", "aria-live": "polite" });
+      this.lanes = h("div", { class: "dl-lanes" });
+      this.card = h("div", { class: "dl-card", role: "tooltip", id: `${this.id}-card`, hidden: true });
+      this.root.append(this.notice, this.toolbar(), this.lanes, this.replay(), this.card, this.live);
+      element.replaceChildren(this.root);
+      this.lanes.addEventListener("pointerover", (e) => this.hover(e.target));
+      this.lanes.addEventListener("pointerleave", () => this.hideCard());
+      this.lanes.addEventListener("focusin", (e) => this.hover(e.target));
+      this.lanes.addEventListener("focusout", () => this.hideCard());
+      this.lanes.addEventListener("click", (e) => { const t = e.target.closest(".dl-text .dl-tok"); if (t) this.rove(t); });
+      this.lanes.addEventListener("keydown", (e) => this.onKey(e));
+    }
+
+    toolbar() {
+      this.legend = h("div", { class: "dl-legend", role: "group", "aria-label": "Legend: press to single out" });
+      this.keys = {};
+      for (const [fate, [name, meaning]] of Object.entries(FATES)) {
+        const count = h("span", { class: "dl-count" }, "0");
+        const sample = h("span", { class: "dl-tok", "data-f": fate, "aria-hidden": "true" }, "ab");
+        const key = h("button", { type: "button", class: "dl-key", title: meaning, "aria-pressed": "false",
+          onclick: () => this.single(key.getAttribute("aria-pressed") === "true" ? "" : fate) }, sample, name, count);
+        this.keys[fate] = { key, count };
+        this.legend.append(key);
+      }
+      this.scale = h("div", { class: "dl-scale", hidden: true }, h("span", {}), h("i", {}), h("span", {}));
+      const choices = Object.keys(PRESS).map((paint) => h("button", { type: "button", "aria-pressed": String(paint === this.paint),
+        title: PRESS[paint], onclick: () => this.setPaint(paint), "data-paint": paint }, paint));
+      this.paints = choices;
+      return h("div", { class: "dl-toolbar" }, this.legend, this.scale,
+        h("div", { class: "dl-tools" },
+          h("div", { class: "dl-segment", role: "group", "aria-label": "Colour by" }, h("span", { "aria-hidden": "true", title: "Colour by" }, "◐"), ...choices)));
+    }
+
+    ratioControl() {
+      const ratio = h("input", { type: "range", min: "0", max: "0.5", step: "0.01", value: String(this.race.ratio),
+        "aria-label": "Cost of a draft call in target calls, for the modelled speedup" });
+      const shown = h("output", {}, String(this.race.ratio));
+      ratio.addEventListener("input", () => {
+        this.race.ratio = Number(ratio.value);
+        shown.textContent = ratio.value;
+        this.race.changed("time");
+      });
+      return h("label", { class: "dl-ratio", title: "“modelled” counts a target call as 1 whatever its rows, as on a large model that waits for memory, and a draft call as this much" },
+        "modelled: a draft call costs", ratio, shown);
+    }
+
+    replay() {
+      const button = (label, text, action, extra = {}) =>
+        h("button", { type: "button", class: "dl-button", "aria-label": label, title: label, onclick: action, ...extra }, text);
+      this.playButton = button("Play the replay (Space)", "▶", () => this.race.toggle(), { class: "dl-button dl-play" });
+      this.slider = h("input", { type: "range", min: "0", max: "1", step: "any", value: "1", "aria-label": "Moment of the race" });
+      this.slider.addEventListener("input", () => { this.race.pause(); this.race.seek(Number(this.slider.value)); });
+      this.clock = h("output", { class: "dl-clock" }, "0.00 s");
+      const speed = h("select", { "aria-label": "Replay speed" },
+        ...[0.25, 0.5, 1, 2, 4].map((x) => h("option", { value: String(x), ...(x === 1 ? { selected: true } : {}) }, `${x}×`)));
+      speed.addEventListener("change", () => { this.race.speed = Number(speed.value); });
+      this.followButton = button("Follow the newest step (End)", "Latest", () => this.race.follow(), { class: "dl-button dl-follow" });
+      this.bar = h("div", { class: "dl-replay", role: "group", "aria-label": "Replay" },
+        button("One step back", "‹", () => this.race.step(-1)), this.playButton, button("One step forward", "›", () => this.race.step(1)),
+        this.slider, this.clock, speed, this.followButton);
+      return this.bar;
+    }
+
+    /* ---- drawing ---- */
+    draw(what) {
+      const { race } = this, { value } = race;
+      if (!value) return;
+      if (what === "data") {
+        if (this.runId !== value.run_id || this.columns.length !== race.lanes.length) this.rebuild();
+        this.drawNotice();
+      }
+      race.lanes.forEach((lane, i) => this.drawLane(lane, this.columns[i]));
+      this.drawReplay();
+      this.drawLegend();
+      this.announce();
+    }
+
+    rebuild() {
+      this.runId = this.race.value.run_id;
+      this.hideCard();
+      this.columns = this.race.lanes.map((lane, i) => this.column(i));
+      this.lanes.replaceChildren(...this.columns.map((c) => c.root));
+      this.lanes.style.setProperty("--lanes", String(this.columns.length));
+      this.lanes.scrollLeft = 0;
+    }
+
+    column(i) {
+      const c = { index: i, shown: 0, stepsDrawn: 0, tokens: [], ends: [0], counts: {} };
+      c.name = h("h3", {});
+      c.state = h("span", { class: "dl-state" });
+      c.chips = h("div", { class: "dl-chips" });
+      c.exact = h("span", { class: "dl-chip" });
+      c.guarantee = h("span", { class: "dl-chip" });
+      c.stats = ["tok/s", "calls", "tok / call"].map((label) => {
+        const value = h("b", {}, "–"), name = h("span", {}, label);
+        return { value, label: name, node: h("div", {}, value, name) };
+      });
+      c.speeds = ["calls", "modelled", "time"].map((label) => {
+        const value = h("b", {}, "–");
+        return { value, node: h("div", {}, value, h("span", {}, label)) };
+      });
+      c.speedLine = h("div", { class: "dl-stats dl-speeds", title: "Against lane 1, per token: model calls, modelled cost, measured compute time (indicative)" },
+        ...c.speeds.map((s) => s.node));
+      c.progress = h("div", { class: "dl-progress" }, h("i", {}));
+      c.message = h("p", { class: "dl-message", hidden: true });
+      c.body = h("div", { class: "dl-text", role: "listbox", "aria-orientation": "horizontal", tabindex: "-1" });
+      c.caret = h("span", { class: "dl-caret", "aria-hidden": "true" });
+      c.body.append(c.caret);
+      c.ghostLabel = h("span", { class: "dl-ghost-label" });
+      c.ghostRows = h("div", { class: "dl-ghost-rows" });
+      c.ghost = h("div", { class: "dl-ghost" }, c.ghostLabel, c.ghostRows);
+      c.why = h("p", { class: "dl-why", hidden: true });
+      c.chips.append(c.guarantee, c.exact);
+      c.root = h("article", { class: "dl-lane", "data-lane": String(i + 1) },
+        h("header", {}, h("div", { class: "dl-place" }, h("span", { class: "dl-marker", "aria-hidden": "true" }, MARKERS[i % 4]), `Lane ${i + 1}`, c.state),
+          c.name, c.progress, c.chips, h("div", { class: "dl-stats" }, ...c.stats.map((s) => s.node)), c.speedLine),
+        c.message, c.body, c.ghost, c.why);
+      return c;
+    }
+
+    drawNotice() {
+      const { value } = this.race, text = value.recorded ? value.recorded : value.notice;
+      const key = `${value.run_id}|${text}|${value.prompt}`;
+      if (this.noticeKey === key) return;
+      this.noticeKey = key;
+      this.notice.hidden = false;
+      const parts = [];
+      if (value.recorded) {
+        parts.push(h("span", { class: "dl-tag" }, "recorded"), h("span", { class: "dl-when" }, value.recorded),
+          h("button", { type: "button", class: "dl-button dl-run-live", onclick: () => lab.press(`${this.id}-run`) }, "Run it live"));
+      } else {
+        parts.push(h("span", { class: "dl-tag is-live" }, "live"), h("span", { class: "dl-when" }, value.notice || "measured on this machine, in this process"));
+      }
+      const settings = `temperature ${value.temperature} · seed ${value.seed} · at most ${value.budget} tokens`;
+      this.notice.replaceChildren(h("div", { class: "dl-origin" }, ...parts),
+        h("p", { class: "dl-prompt", title: value.prompt }, h("span", {}, "Prompt "), h("bdi", {}, visible(value.prompt.slice(0, 400)))),
+        h("p", { class: "dl-settings" }, settings), this.ratio);
+    }
+
+    drawLane(lane, c) {
+      const { meta } = lane, { race } = this;
+      this.drawHead(lane, c);
+      const k = race.at(lane);
+      while (c.stepsDrawn < lane.steps.length) this.appendStep(lane, c);
+      this.showSteps(lane, c, k);
+      this.drawGhost(lane, c, k);
+      const moving = race.following && meta.state === "running";
+      c.caret.hidden = !(moving || race.playing);
+      if ((moving || race.playing) && c.stick !== false) c.body.scrollTop = c.body.scrollHeight;
+    }
+
+    drawHead(lane, c) {
+      const { meta } = lane, m = this.race.measures(lane), s = this.race.speedups(lane);
+      set(c.name, meta.name);
+      c.name.title = [meta.family, meta.knobs, Object.entries(meta.models).map(([r, id]) => `${r}: ${id}`).join(", ")].filter(Boolean).join(" · ");
+      set(c.state, STATES[meta.state] || meta.state);
+      c.state.dataset.state = meta.state;
+      c.root.dataset.state = meta.state;
+      const loading = meta.state === "loading";
+      const done = loading ? meta.fraction : m ? m.units / (this.race.value.budget || 1) : 0;
+      c.progress.firstChild.style.width = `${Math.min(100, 100 * done)}%`;
+      c.progress.classList.toggle("is-loading", loading);
+      set(c.guarantee, meta.guarantee || "unknown");
+      c.guarantee.dataset.kind = meta.guarantee;
+      c.guarantee.title = meta.meaning;
+      this.drawExact(meta, c);
+      set(c.stats[0].value, m ? number(m.rate) : "–");
+      set(c.stats[1].value, m ? String(m.calls) : "–");
+      set(c.stats[1].label, m && m.draftCalls ? `calls + ${m.draftCalls}` : "calls");
+      c.stats[1].node.title = m ? `${m.calls} calls of the target, ${m.draftCalls} of the drafter` : "";
+      set(c.stats[2].value, m ? number(m.length, 2) : "–");
+      c.stats[2].node.title = "mean acceptance length: new tokens per target call, the bonus included";
+      c.speedLine.classList.toggle("is-baseline", c.index === 0);
+      if (c.index === 0) { set(c.speedLine, "baseline of every ratio"); }
+      else ["calls", "modelled", "time"].forEach((name, i) => {
+        set(c.speeds[i].value, s ? times(s[name]) : "–");
+        c.speeds[i].node.classList.toggle("is-slow", !!s && s[name] < 0.995);
+      });
+      const waiting = meta.state === "queued" && this.race.value.ahead ? `waiting for the device, ${this.race.value.ahead} before you` : "";
+      const message = meta.message || waiting;
+      set(c.message, loading && message ? `${message} · ${percent(meta.fraction)}` : message);
+      c.message.hidden = !message;
+      const why = s && s.time < 0.995 && m.units >= 8 && !this.race.active ? reasons(s) : "";
+      set(c.why, why);
+      c.why.hidden = !why;
+    }
+
+    drawExact(meta, c) {
+      const { exact } = meta, gap = exact.gap === null || exact.gap === undefined ? "" : `, gap ${chance(exact.gap)}`;
+      const text = { same: exact.over ? "= same text" : "= same so far", differs: `≠ differs at ${exact.at + 1}${gap}`,
+        sample: "another sample" }[exact.kind] || "";
+      c.exact.hidden = !text;
+      set(c.exact, text);
+      c.exact.dataset.kind = exact.kind;
+      c.exact.title = { same: "token for token the text of lane 1", sample: "at this temperature two exact runs may print different texts",
+        differs: "first token that differs from lane 1; gap: distance of the baseline's two best probabilities there" }[exact.kind] || "";
+    }
+
+    /* Append the tokens that one step committed. */
+    appendStep(lane, c) {
+      const index = c.stepsDrawn, step = lane.steps[index], nodes = document.createDocumentFragment();
+      const marks = step.marks.filter((m) => m[2] === "kept" || m[2] === "fixed" || m[2] === "bonus").sort((a, b) => a[0] - b[0]);
+      for (const mark of marks) {
+        const node = token(mark);
+        node.setAttribute("role", "option");
+        node.setAttribute("tabindex", c.tokens.length ? "-1" : "0");
+        node.hidden = true;
+        node.dlab = { mark, step: index, lane };
+        this.tint(node);
+        c.tokens.push(node);
+        nodes.append(node);
+      }
+      c.body.insertBefore(nodes, c.caret);
+      c.ends.push(c.tokens.length);
+      c.stepsDrawn += 1;
+      if (index === 0) c.body.addEventListener("scroll", () => {
+        c.stick = c.body.scrollHeight - c.body.scrollTop - c.body.clientHeight < 24;
+      }, { passive: true });
+    }
+
+    showSteps(lane, c, k) {
+      const want = c.ends[k];
+      for (; c.shown < want; c.shown++) this.reveal(c, c.tokens[c.shown], 1);
+      while (c.shown > want) { c.shown -= 1; this.reveal(c, c.tokens[c.shown], -1); }
+      const last = c.ends[Math.max(0, k - 1)];
+      const fresh = new Set(c.tokens.slice(last, want));
+      for (const node of c.fresh || []) if (!fresh.has(node)) node.classList.remove("is-new");
+      for (const node of fresh) node.classList.add("is-new");
+      c.fresh = fresh;
+      c.body.setAttribute("aria-label", `Text of lane ${c.index + 1}, ${lane.meta.name}, ${want} tokens`);
+    }
+
+    reveal(c, node, sign) {
+      node.hidden = sign < 0;
+      const fate = node.dataset.f;
+      c.counts[fate] = (c.counts[fate] || 0) + sign;
+    }
+
+    /* The draft, tree or window of the last step. */
+    drawGhost(lane, c, k) {
+      if (c.ghostAt === k && c.ghostPaint === this.paint) return;
+      c.ghostAt = k;
+      c.ghostPaint = this.paint;
+      const step = k ? lane.steps[k - 1] : null;
+      const marks = step ? step.marks.filter((m, i) => { m.at = i; return m[2] !== "bonus" || step.marks.length > 1; }) : [];
+      c.ghost.classList.toggle("is-empty", !marks.length);
+      const tree = marks.some((m) => m[6] !== null && m[6] !== undefined);
+      set(c.ghostLabel, !step ? "" : step.note || (tree ? "tree" : marks.some((m) => m[2] === "guess") ? "window" : marks.length ? "draft" : "no draft"));
+      const rows = tree ? branches(marks) : [marks.slice(0, 64)];
+      c.ghostRows.replaceChildren(...rows.slice(0, 6).map((row) => h("div", { class: "dl-ghost-row" }, ...row.map((mark) => {
+        const node = token(mark);
+        node.dlab = { mark, step: k - 1, lane };
+        this.tint(node);
+        return node;
+      }))), ...(rows.length > 6 ? [h("span", { class: "dl-more" }, `${rows.length - 6} more branches`)] : []));
+    }
+
+    drawReplay() {
+      const { race } = this, end = race.end;
+      this.bar.classList.toggle("is-idle", !end);
+      this.slider.max = String(end || 1);
+      if (document.activeElement !== this.slider || race.playing || race.following) this.slider.value = String(race.now);
+      this.slider.setAttribute("aria-valuetext", `${number(race.now, 2)} of ${number(end, 2)} seconds of lane compute time`);
+      this.slider.style.setProperty("--done", `${end ? (100 * race.now) / end : 100}%`);
+      set(this.clock, `${number(race.now, 2)} / ${number(end, 2)} s`);
+      set(this.playButton, race.playing ? "❚❚" : "▶");
+      this.playButton.setAttribute("aria-label", race.playing ? "Pause the replay (Space)" : "Play the replay (Space)");
+      set(this.followButton, race.active ? "Follow live" : "Latest");
+      this.followButton.disabled = race.following && !race.playing;
+    }
+
+    drawLegend() {
+      for (const [fate, { key, count }] of Object.entries(this.keys)) {
+        let total = 0;
+        for (const [i, lane] of this.race.lanes.entries()) {
+          if (this.columns[i].counts[fate]) total += this.columns[i].counts[fate];
+          if (fate === "rejected" || fate === "unread" || fate === "guess") total += ghosts(lane, this.race.at(lane), fate);
+        }
+        set(count, String(total));
+        key.classList.toggle("is-none", !total);
+      }
+    }
+
+    /* One sentence for screen readers, at most every two seconds. */
+    announce() {
+      const now = Date.now(), { race } = this, { value } = race;
+      const key = `${value.run_id}|${value.state}`;
+      if (now - this.said < 2000 && !(key !== this.saidKey && !race.active)) return;
+      if (race.playing || (!race.active && key === this.saidKey)) return;
+      this.said = now;
+      this.saidKey = key;
+      const lanes = race.lanes.map((lane) => {
+        const m = race.measures(lane), s = race.speedups(lane);
+        if (lane.meta.state === "error") return `${lane.meta.name}: ${lane.meta.message}`;
+        return m ? `${lane.meta.name}: ${m.units} tokens${s ? `, ${number(s.time, 2)} times lane 1 in time` : ""}` : "";
+      });
+      set(this.live, [value.recorded ? "Recorded race" : value.state, ...lanes].filter(Boolean).join(". "));
+    }
+
+    /* ---- colours ---- */
+    setPaint(paint) {
+      this.paint = paint;
+      for (const choice of this.paints) choice.setAttribute("aria-pressed", String(choice.dataset.paint === paint));
+      this.root.dataset.paint = paint;
+      this.legend.hidden = paint !== "origin";
+      this.scale.hidden = paint === "origin";
+      const ends = paint === "step" ? ["first step", "last step"] : ["unlikely", "certain"];
+      this.scale.firstChild.textContent = ends[0];
+      this.scale.lastChild.textContent = ends[1];
+      this.single("");
+      for (const c of this.columns) for (const node of c.tokens) this.tint(node);
+      this.draw("time");
+    }
+
+    tint(node) {
+      if (this.paint === "origin") { node.style.removeProperty("--heat"); return; }
+      const { mark, step, lane } = node.dlab;
+      const x = this.paint === "step" ? step / Math.max(1, lane.steps.length - 1) : mark[4];
+      if (x === null || x === undefined) node.style.removeProperty("--heat");
+      else node.style.setProperty("--heat", CIVIDIS[Math.round(8 * Math.max(0, Math.min(1, x)))]);
+    }
+
+    single(fate) {
+      if (fate) this.root.dataset.only = fate; else delete this.root.dataset.only;
+      for (const [name, { key }] of Object.entries(this.keys)) key.setAttribute("aria-pressed", String(name === fate));
+    }
+
+    /* ---- the card and moving between tokens ---- */
+    hover(target) {
+      const node = target.closest?.(".dl-tok");
+      if (!node || !node.dlab) { this.hideCard(); return; }
+      if (this.over === node) return;
+      this.over = node;
+      const { mark, step, lane } = node.dlab, [, text, fate, id, p, q, , options] = mark;
+      const rows = [["what happened", (FATES[fate] || [fate])[0]], ["step", `${step + 1} of ${lane.steps.length}`], ["token id", id],
+        ["p (target)", chance(p)]];
+      if (q !== null && q !== undefined) rows.push(["q (drafter)", chance(q)]);
+      if (accept(mark) !== null && fate !== "bonus" && fate !== "fixed") rows.push([q ? "accepted with min(1, p/q)" : "accepted with", percent(accept(mark))]);
+      const table = h("dl", {}, ...rows.flatMap(([k, v]) => [h("dt", {}, k), h("dd", {}, String(v ?? "–"))]));
+      this.card.replaceChildren(h("div", { class: "dl-card-token" }, h("bdi", {}, shown(text) || "∅")), table);
+      if (options && options.length) {
+        this.card.append(h("p", {}, "most likely here, before temperature"), h("ol", {}, ...options.map(([piece, share]) =>
+          h("li", { class: piece === text ? "is-this" : "" }, h("i", { style: `width:${(100 * share).toFixed(1)}%` }), h("bdi", {}, shown(piece)), h("span", {}, chance(share))))));
+      }
+      this.place(node);
+    }
+
+    place(node) {
+      this.card.hidden = false;
+      node.setAttribute("aria-describedby", this.card.id);
+      const at = node.getClientRects()[0] || node.getBoundingClientRect(), box = this.card.getBoundingClientRect();
+      const left = Math.max(8, Math.min(at.left, innerWidth - box.width - 8));
+      const above = at.top - box.height - 8 > 0;
+      const below = at.bottom + 8 + box.height < innerHeight;
+      this.card.style.left = `${left}px`;
+      this.card.style.top = `${below || !above ? at.bottom + 8 : at.top - box.height - 8}px`;
+    }
+
+    hideCard() { this.over?.removeAttribute("aria-describedby"); this.over = null; this.card.hidden = true; }
+
+    rove(node) {
+      const list = node.parentElement;
+      for (const other of list.querySelectorAll('.dl-tok[tabindex="0"]')) other.setAttribute("tabindex", "-1");
+      node.setAttribute("tabindex", "0");
+      node.focus();
+    }
+
+    onKey(event) {
+      const node = event.target.closest?.(".dl-text .dl-tok");
+      if (!node) return;
+      const c = this.columns.find((col) => col.body === node.parentElement), i = c.tokens.indexOf(node), last = c.shown - 1;
+      const to = { ArrowRight: i + 1, ArrowLeft: i - 1, ArrowDown: i + 8, ArrowUp: i - 8, Home: 0, End: last }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      event.stopPropagation();
+      this.rove(c.tokens[Math.max(0, Math.min(last, to))]);
+    }
+  }
+
+  /* ---- helpers ---- */
+  function set(node, text) { if (node.textContent !== text) node.textContent = text; }
+  const shown = (text) => visible(text).replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/ /g, "·");
+
+  /* A token as a node; its text isolated, line breaks both drawn and obeyed. */
+  function token(mark) {
+    const node = h("span", { class: "dl-tok", "data-f": mark[2] });
+    visible(mark[1] ?? "").split("\n").forEach((part, i) => {
+      if (i) node.append(h("span", { class: "dl-newline", "aria-hidden": "true" }, "↵"), "\n");
+      if (part) node.append(part);
+    });
+    return node;
+  }
+
+  /* Root-to-leaf paths of a tree of marks. */
+  function branches(marks) {
+    const byIndex = new Map(marks.map((m) => [m.at, m])), parents = new Set(marks.map((m) => m[6]));
+    const drafted = marks.filter((m) => m[2] !== "fixed" && m[2] !== "bonus");
+    const leaves = drafted.filter((m) => !parents.has(m.at));
+    const paths = leaves.map((leaf) => {
+      const path = [];
+      for (let m = leaf; m; m = byIndex.get(m[6])) path.unshift(m);
+      return path;
+    });
+    return paths.sort((a, b) => keptIn(b) - keptIn(a));
+  }
+  const keptIn = (path) => path.filter((m) => m[2] === "kept").length;
+
+  /* How many marks of a fate the first k steps made; remembered, since steps never change. */
+  function ghosts(lane, k, fate) {
+    const sums = (lane.sums ??= {})[fate] ??= [0];
+    while (sums.length <= k) {
+      const step = lane.steps[sums.length - 1];
+      sums.push((fate === "guess" ? 0 : sums.at(-1)) + step.marks.filter((m) => m[2] === fate).length);
+    }
+    return sums[k];
+  }
+
+  /* Why the measured time is not below the baseline's, in words. */
+  function reasons({ mine, base }) {
+    const out = [];
+    if (mine.draftSeconds / mine.clock > 0.25) out.push(`drafting takes ${percent(mine.draftSeconds / mine.clock)} of its time`);
+    if (mine.judged && mine.kept / mine.judged < 0.5) out.push(`only ${percent(mine.kept / mine.judged)} of the guesses are kept`);
+    const call = mine.seconds / mine.calls, one = base.seconds / base.calls;
+    if (call > 1.1 * one) out.push(`a call over ${number(mine.rows / mine.calls)} rows takes ${number(1000 * call, 0)} ms instead of ${number(1000 * one, 0)} ms`);
+    if (mine.other / mine.clock > 0.15) out.push(`its own bookkeeping takes ${percent(mine.other / mine.clock)}`);
+    if (!out.length) out.push(`it saves too few calls (${number(mine.length, 2)} tokens a call)`);
+    return `Why slower? ${out.slice(0, 3).join("; ")}.`;
+  }
+
+  /* What gr.HTML calls: draw the value now and whenever Python sends a new one. */
+  lab.mountBoard = (element, props, watch) => {
+    const board = new Board(element, props.race || "text");
+    board.race.set(props.value);
+    watch("value", () => board.race.set(props.value));
+  };
+})();

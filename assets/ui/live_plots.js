@@ -1,0 +1,217 @@
+/* LivePlots: progress, acceptance and cost of the race at the moment shown, drawn by plotly.js of the installed plotly. */
+(() => {
+  "use strict";
+  const lab = window.DecodingLab;
+  if (!lab || lab.mountPlots) return;
+  const { h, number, times, percent } = lab;
+
+  const POINTS = 500, EVERY = 160;
+  const MARKERS = ["circle-open", "square", "triangle-up", "diamond"], DASHES = ["dash", "solid", "dot", "dashdot"];
+  const ROLL = 12; /* steps in a rolling rate */
+  const PANELS = {
+    progress: { title: "Progress", views: { seconds: "time", calls: "calls", modelled: "modelled" } },
+    acceptance: { title: "Acceptance", views: { histogram: "per step", position: "by position", rolling: "rolling" } },
+    cost: { title: "Cost", views: { time: "time", calls: "calls" } },
+  };
+
+  let loading = null;
+  function plotly(url) {
+    if (window.__plotly4) return Promise.resolve(window.__plotly4);
+    loading ??= new Promise((resolve, reject) => {
+      const script = h("script", { src: url, async: true });
+      script.onload = () => { window.__plotly4 ??= window.Plotly; resolve(window.__plotly4); };
+      script.onerror = () => { loading = null; reject(new Error("plotly.js could not be loaded")); };
+      document.head.append(script);
+    });
+    return loading;
+  }
+
+  /* Every n-th point and the last one. */
+  function thin(list) {
+    if (list.length <= POINTS) return list;
+    const every = Math.ceil(list.length / POINTS);
+    return list.filter((_, i) => i % every === 0 || i === list.length - 1);
+  }
+
+  class Plots {
+    constructor(element, id, url) {
+      this.race = lab.race(id);
+      this.url = url;
+      this.view = { progress: "seconds", acceptance: "histogram", cost: "time" };
+      this.panels = {};
+      this.rev = 0;
+      this.build(element);
+      this.race.watch(() => this.later());
+      new MutationObserver(() => { this.style = null; this.later(); }).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+      new IntersectionObserver((entries) => {
+        this.seen = entries.some((e) => e.isIntersecting);
+        if (this.seen) this.load();
+      }, { rootMargin: "120px" }).observe(element);
+      new ResizeObserver(() => this.later()).observe(element);
+    }
+
+    build(element) {
+      const grid = h("div", { class: "dl-plots" });
+      for (const [name, { title, views }] of Object.entries(PANELS)) {
+        const buttons = Object.entries(views).map(([view, label]) => h("button", { type: "button", "data-view": view,
+          "aria-pressed": String(view === this.view[name]), onclick: () => this.choose(name, view) }, label));
+        const plot = h("div", { class: "dl-plot", role: "img", "aria-label": `${title}; the table below has the numbers` });
+        this.panels[name] = { plot, buttons };
+        grid.append(h("section", { class: "dl-panel" }, h("header", {}, h("h3", {}, title),
+          h("div", { class: "dl-segment", role: "group", "aria-label": `${title} shown as` }, ...buttons)), plot));
+      }
+      this.table = h("table", {});
+      this.details = h("details", { class: "dl-numbers", ontoggle: () => this.later() },
+        h("summary", {}, "These plots as a table"), h("div", { class: "dl-scroll" }, this.table));
+      this.root = h("section", { class: "dl-plots-root", "aria-label": "Plots" }, grid, this.details);
+      element.replaceChildren(this.root);
+    }
+
+    choose(name, view) {
+      this.view[name] = view;
+      for (const b of this.panels[name].buttons) b.setAttribute("aria-pressed", String(b.dataset.view === view));
+      this.later();
+    }
+
+    load() {
+      if (this.lib || this.asked || !this.race.value) return;
+      this.asked = true;
+      const idle = window.requestIdleCallback || ((f) => setTimeout(f, 50));
+      idle(() => plotly(this.url).then((lib) => { this.lib = lib; this.later(); }).catch((error) => {
+        this.asked = false;
+        for (const { plot } of Object.values(this.panels)) plot.textContent = `${error.message}; the table below has the numbers.`;
+      }), { timeout: 800 });
+    }
+
+    later() {
+      if (this.timer) return;
+      const wait = Math.max(0, EVERY - (performance.now() - (this.last || 0)));
+      this.timer = setTimeout(() => requestAnimationFrame(() => { this.timer = 0; this.last = performance.now(); this.draw(); }), wait);
+    }
+
+    draw() {
+      const { race } = this;
+      if (!race.value) return;
+      if (this.details.open) this.drawTable();
+      if (this.seen !== false) this.load();
+      if (!this.lib || !this.root.offsetParent) return;
+      this.style ??= this.theme();
+      this.rev += 1;
+      for (const name of Object.keys(PANELS)) {
+        const { data, layout } = this[name](this.view[name]);
+        const full = this.layout(layout, `${name}-${this.view[name]}-${race.value.run_id}`);
+        this.lib.react(this.panels[name].plot, data, full, { displaylogo: false, responsive: true, displayModeBar: "hover",
+          modeBarButtons: [["toImage", "resetScale2d"]] });
+      }
+    }
+
+    theme() {
+      const css = getComputedStyle(this.root), get = (name) => css.getPropertyValue(name).trim();
+      return { text: get("--body-text-color"), quiet: get("--body-text-color-subdued"), grid: get("--border-color-primary"),
+        card: get("--dl-card") || "#fff", font: css.fontFamily, lanes: [1, 2, 3, 4].map((i) => get(`--dl-lane-${i}`)) };
+    }
+
+    layout(extra, uirevision) {
+      const { text, quiet, grid, font, card } = this.style;
+      const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: grid, tickcolor: grid, tickfont: { size: 11, color: quiet }, automargin: true,
+        title: { font: { size: 11, color: quiet }, standoff: 6 } };
+      const merge = (more) => ({ ...axis, ...more, title: { ...axis.title, text: more?.text || "" } });
+      return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: font, color: text, size: 11 },
+        margin: { l: 40, r: 8, t: 6, b: 34 }, hovermode: "closest", uirevision, datarevision: this.rev, showlegend: false,
+        hoverlabel: { bgcolor: card, bordercolor: grid, font: { color: text, family: font, size: 12 } }, bargap: 0.3, ...extra,
+        xaxis: merge(extra.xaxis), yaxis: merge(extra.yaxis) };
+    }
+
+    lanes() { return this.race.lanes.map((lane, i) => ({ lane, i, k: this.race.at(lane), name: lane.meta.name })); }
+    color(i) { return this.style.lanes[i % 4]; }
+    line(i) { return { color: this.color(i), width: 2, dash: DASHES[i % 4] }; }
+
+    progress(view) {
+      const x = { seconds: (s) => s.clock, calls: (s) => s.calls, modelled: (s) => s.calls + this.race.ratio * s.draftCalls }[view];
+      const data = this.lanes().map(({ lane, i, k, name }) => {
+        const steps = thin(lane.steps.slice(0, k)), last = steps.length - 1;
+        return { name, mode: "lines+markers", x: [0, ...steps.map(x)], y: [0, ...steps.map((s) => s.units)], line: this.line(i),
+          marker: { symbol: MARKERS[i % 4], color: this.color(i), size: [...steps.map(() => 0), last >= 0 ? 9 : 0] },
+          hovertemplate: `%{y} tokens at %{x:.4~g}<extra>${plain(name)}</extra>` };
+      });
+      const label = { seconds: "lane compute time, seconds", calls: "target calls", modelled: "cost, in target calls" }[view];
+      return { data, layout: { xaxis: { text: label, rangemode: "tozero" }, yaxis: { text: "tokens", rangemode: "tozero" } } };
+    }
+
+    acceptance(view) {
+      const lanes = this.lanes().filter(({ lane }) => lane.steps.some((s) => s.judged));
+      const empty = lanes.length ? [] : [{ text: "no lane has drafted yet", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: this.style.quiet } }];
+      const [make, xaxis, yaxis] = {
+        histogram: [perStep, { text: "guesses kept in a step", dtick: 1 }, { text: "share of steps", tickformat: ".0%", rangemode: "tozero" }],
+        position: [perPosition, { text: "draft position", dtick: 1 }, { text: "kept", tickformat: ".0%", range: [0, 1.04] }],
+        rolling: [rolling, { text: "lane compute time, seconds", rangemode: "tozero" }, { text: `kept, last ${ROLL} steps`, tickformat: ".0%", range: [0, 1.04] }],
+      }[view];
+      const data = lanes.map(({ lane, i, k, name }) => {
+        const { x, y } = make(lane.steps.slice(0, k)), extra = `<extra>${plain(name)}</extra>`;
+        if (view === "histogram") return { type: "bar", name, x, y, marker: { color: this.color(i), pattern: { shape: ["", "", "/", "."][i % 4], fillmode: "overlay", fgopacity: 0.5, solidity: 0.3, size: 6 } }, hovertemplate: `%{x} kept: %{y:.0%} of steps${extra}` };
+        return { name, mode: view === "rolling" ? "lines" : "lines+markers", x, y, line: this.line(i),
+          marker: { symbol: MARKERS[i % 4], size: 7, color: this.color(i) }, hovertemplate: `%{y:.0%} at %{x:.4~g}${extra}` };
+      });
+      const axes = lanes.length ? { xaxis, yaxis } : { xaxis: { visible: false }, yaxis: { visible: false } };
+      return { data, layout: { annotations: empty, ...axes, barmode: "group" } };
+    }
+
+    cost(view) {
+      const lanes = this.lanes().map((l) => ({ ...l, m: this.race.measures(l.lane, l.k) })).filter((l) => l.m).reverse();
+      const parts = view === "time"
+        ? [["target", (m) => (1000 * m.seconds) / m.units], ["draft", (m) => (1000 * m.draftSeconds) / m.units], ["other", (m) => (1000 * m.other) / m.units]]
+        : [["target", (m) => m.calls / m.units], ["draft", (m) => m.draftCalls / m.units]];
+      const unit = view === "time" ? " ms" : " calls";
+      const data = parts.map(([part, value], p) => ({ type: "bar", orientation: "h", width: 0.62, name: part, y: lanes.map((l) => l.i + 1),
+        x: lanes.map((l) => value(l.m)), marker: { color: lanes.map((l) => this.color(l.i)), opacity: [1, 0.55, 0.25][p], line: { width: 0 } },
+        text: lanes.map((l) => (p === 0 || value(l.m) > 0 ? part : "")), textposition: "inside", insidetextanchor: "middle", constraintext: "inside", textfont: { size: 10 },
+        hovertemplate: lanes.map((l) => `${part}: %{x:.3~g}${unit} per token<extra>${plain(l.name)}</extra>`) }));
+      return { data, layout: { barmode: "stack", xaxis: { text: view === "time" ? "milliseconds per token" : "calls per token", rangemode: "tozero" },
+        yaxis: { tickvals: lanes.map((l) => l.i + 1), ticktext: lanes.map((l) => `lane ${l.i + 1}`), range: [0.4, this.race.lanes.length + 0.6] } } };
+    }
+
+    drawTable() {
+      const head = ["lane", "tokens", "target calls", "draft calls", "compute s", "tok/s", "tokens / call", "kept", "× calls", "× modelled", "× time", "target ms", "draft ms", "other ms"];
+      const rows = this.lanes().map(({ lane, name, k }) => {
+        const m = this.race.measures(lane, k), s = this.race.speedups(lane);
+        if (!m) return [name];
+        return [name, m.units, m.calls, m.draftCalls, number(m.clock, 2), number(m.rate), number(m.length, 2), m.judged ? percent(m.kept / m.judged) : "–",
+          ...["calls", "modelled", "time"].map((key) => (s ? times(s[key]) : "1")), ...[m.seconds, m.draftSeconds, m.other].map((x) => number(1000 * x, 0))];
+      });
+      this.table.replaceChildren(h("thead", {}, h("tr", {}, ...head.map((c) => h("th", { scope: "col" }, c)))),
+        h("tbody", {}, ...rows.map((row) => h("tr", {}, ...row.map((c, i) => h(i ? "td" : "th", i ? {} : { scope: "row" }, String(c)))))));
+    }
+  }
+
+  /* plotly reads a little HTML in labels */
+  const plain = (text) => text.replace(/[<>&%]/g, " ");
+
+  function perStep(steps) {
+    const drafted = steps.filter((s) => s.judged), counts = [];
+    for (const s of drafted) counts[s.kept] = (counts[s.kept] || 0) + 1;
+    const x = Array.from({ length: counts.length }, (_, i) => i);
+    return { x, y: x.map((i) => (counts[i] || 0) / drafted.length) };
+  }
+
+  function perPosition(steps) {
+    const drafted = [], kept = [];
+    for (const s of steps) {
+      for (let d = 0; d < s.depth; d++) drafted[d] = (drafted[d] || 0) + 1;
+      for (let d = 0; d < s.kept; d++) kept[d] = (kept[d] || 0) + 1;
+    }
+    return { x: drafted.map((_, d) => d + 1), y: drafted.map((n, d) => (kept[d] || 0) / n) };
+  }
+
+  function rolling(steps) {
+    const out = [];
+    for (let i = 0; i < steps.length; i++) {
+      let kept = 0, judged = 0;
+      for (let j = Math.max(0, i - ROLL + 1); j <= i; j++) { kept += steps[j].kept; judged += steps[j].judged; }
+      if (judged) out.push([steps[i].clock, kept / judged]);
+    }
+    const thinned = thin(out);
+    return { x: thinned.map((o) => o[0]), y: thinned.map((o) => o[1]) };
+  }
+
+  lab.mountPlots = (element, props) => new Plots(element, props.race || "text", props.plotly);
+})();

@@ -1,0 +1,10 @@
+"""The screen: one module a tab, each with ID, TITLE and build(lab). Only tabs that work are listed."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from demos import about, text
+
+TABS: tuple[ModuleType, ...] = (text,)
+ASIDE: tuple[ModuleType, ...] = (about,)  # at the right end of the tab line

@@ -1,0 +1,44 @@
+"""The about tab: how to read the screen, what is measured, and where to go on."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from demos.parts.lab import Lab
+
+ID, TITLE = "about", "About"
+TEXT = """
+### How to read a race
+Every lane answers the same prompt with the same model, seed and precision. Lane 1 decodes plainly: one model
+call a token. The others guess ahead, and the model judges many guesses in one call.
+
+A lane's clock counts **its own compute only**. One worker steps the lane with the smallest clock, so lanes do
+not disturb each other and the picture is a true race in lane time; the waiting you feel is the sum of all
+lanes.
+
+### Three speedups
+
+| | what it compares |
+|---|---|
+| calls | model calls per token: the upper limit, where a call costs the same whatever it scores |
+| modelled | the same, with the drafter's calls at a price you choose, as a large model on an accelerator sees it |
+| time | measured compute time on this machine, in this process: indicative, shown plainly when below 1 |
+
+### Guarantees
+**lossless**: the output has exactly the target's distribution. **greedy-exact**: at temperature 0 the tokens
+equal plain greedy decoding. **lossy**: another distribution, so compare the text and not only the speed. Each
+is proven by a test that enumerates every random branch on a small exact model. On a real model two runs can
+still part where the best two tokens are nearly tied, since a batch of rows is rounded differently from a single
+row; the badge then names the place and the gap.
+
+### Use it from code
+The endpoints `list_strategies`, `list_models`, `run`, `race` and `health` are typed; the link *Use via API*
+below shows them. In Python: `from backend.run import decode`.
+
+Keyboard: press **?** anywhere outside a text box.
+"""
+
+
+def build(lab: Lab) -> None:
+    """Place the tab."""
+    gr.Markdown(TEXT, elem_classes="dl-prose")

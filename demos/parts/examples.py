@@ -1,0 +1,49 @@
+"""Prompts on chips, and the recorded races that belong to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from demos.parts.assets import TRACES
+
+EDIT = """def mean(values):
+    total = 0
+    for value in values:
+        total = total + value
+    return total / len(values)"""
+TEXT = (
+    "The tide pools along the northern shore are at their best two hours before low water. Small crabs hide under the "
+    "kelp, anemones close when a shadow passes, and the limpets that look fixed to the rock return each day to the "
+    "same hollow that they have ground for themselves."
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt that shows what kind of text suits which strategy."""
+
+    kind: str
+    prompt: str
+    chat: bool = True
+
+
+EXAMPLES = (
+    Example("chat", "Explain to a friend why the sky is blue, in three sentences."),
+    Example("summarise", f"Summarise this in one sentence, using its own words:\n\n{TEXT}"),
+    Example("edit", f"Rename the variable `total` to `running_sum` and print the whole function again:\n\n{EDIT}"),
+    Example("code", "Write a Python function that returns the first n prime numbers as a list."),
+    Example("list", "List the numbers from 1 to 20, one per line, each followed by its square."),
+    Example("story", "Once upon a time, in a small harbour town, a lighthouse keeper", chat=False),
+)
+
+
+def recorded_race(kind: str) -> Path | None:
+    """The recorded race of an example, if there is one."""
+    path = TRACES / f"race-{kind}.json.gz"
+    return path if path.exists() else None
+
+
+def first_race() -> Path | None:
+    """The recorded race of the first screen: that of the first example which has one."""
+    return next((path for example in EXAMPLES if (path := recorded_race(example.kind))), None)

@@ -1,0 +1,152 @@
+"""One lane's settings: the strategy, its extra models and its knobs, all read from the registry.
+
+Components cannot be made while the page is open, so every lane owns a pool of sliders, boxes, menus and model menus;
+choosing a strategy relabels and shows as many of them as its signature asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from backend.registry import Option, Strategy, strategies
+from demos.parts.snapshot import MEANING
+
+NONE = ""  # a lane that is not used
+USUAL = ""  # the catalog's own choice of a model
+FIELDS = {int: "slider", float: "slider", bool: "box", str: "menu"}
+
+
+@dataclass
+class LaneForm:
+    """The components of one lane. `inputs` are what handlers get, in the order that `read` expects."""
+
+    strategy: gr.Dropdown
+    promise: gr.HTML
+    options: gr.Accordion
+    slots: list[Any]  # components whose look depends on the strategy: models, sliders, boxes, menus
+
+    @property
+    def inputs(self) -> list[Any]:
+        """What handlers get."""
+        return [self.strategy, *self.slots]
+
+
+def offered(protocol: str) -> list[Strategy]:
+    """The strategies for models that speak this protocol, the baseline first."""
+    return [s for s in strategies().values() if s.describe()["protocol"] == protocol]
+
+
+def build_lane(number: int, strategy_id: str, known: Sequence[Strategy], model_ids: Sequence[str]) -> LaneForm:
+    """Lane `number` (2 to 4) with that strategy chosen."""
+    sizes = pool_sizes(known)
+    choices = [("no strategy in this lane", NONE), *((f"{s.family} · {s.title}", s.id) for s in known[1:])]
+    with gr.Column(elem_classes=["dl-group", "dl-lane-config", f"dl-l{number}"]):
+        menu = gr.Dropdown(choices, value=strategy_id, label=f"Lane {number}", elem_id=f"lane-{number}")
+        promise = gr.HTML(promise_of(strategy_id))
+        with gr.Accordion("Options", open=False, visible=has_options(strategy_id)) as accordion:
+            slots = show_slots(strategy_id, sizes, {}, model_menu(model_ids))
+    form = LaneForm(menu, promise, accordion, slots)
+    outputs = [promise, accordion, *form.slots]
+    menu.change(lambda s: show(s, sizes), menu, outputs, api_visibility="private", show_progress="hidden", queue=False)
+    return form
+
+
+def pool_sizes(known: Sequence[Strategy]) -> dict[str, int]:
+    """How many components of each kind the most demanding strategy needs."""
+    sizes = {"model": max((len(s.roles) - 1 for s in known), default=0)}
+    for kind in ("slider", "box", "menu"):
+        sizes[kind] = max((sum(FIELDS[o.kind] == kind for o in s.knobs.values()) for s in known), default=0)
+    return sizes
+
+
+def show(strategy_id: str, sizes: Mapping[str, int], setting: Mapping[str, Any] | None = None) -> list[Any]:
+    """Updates for a lane's promise, accordion and slots. setting: {"models": {...}, "knobs": {...}} to fill in."""
+    accordion = gr.Accordion(visible=has_options(strategy_id))
+    return [promise_of(strategy_id), accordion, *show_slots(strategy_id, sizes, setting or {})]
+
+
+def show_slots(
+    strategy_id: str, sizes: Mapping[str, int], setting: Mapping[str, Any], models: list[tuple[str, str]] | None = None
+) -> list[Any]:
+    """The slots as the strategy wants them: new components while the page is built, updates of them later.
+
+    models: choices of the model menus, when they are built.
+    """
+    found = strategies().get(strategy_id)
+    roles = [role for role in found.roles if role != "target"] if found else []
+    chosen, values = setting.get("models", {}), setting.get("knobs", {})
+    build: dict[str, Any] = {} if models is None else {"choices": models, "allow_custom_value": True}
+    slots: list[Any] = [
+        gr.Dropdown(visible=True, label=f"{role} model", value=chosen.get(role, USUAL), **build) for role in roles
+    ]
+    slots += [gr.Dropdown(visible=False, **build) for _ in range(sizes["model"] - len(roles))]
+    for kind, hidden in (("slider", gr.Slider), ("box", gr.Checkbox), ("menu", gr.Dropdown)):
+        knobs = {name: o for name, o in found.knobs.items() if FIELDS[o.kind] == kind} if found else {}
+        slots += [_filled(name, option, values.get(name, option.default)) for name, option in knobs.items()]
+        slots += [hidden(visible=False) for _ in range(sizes[kind] - len(knobs))]
+    return slots
+
+
+def has_options(strategy_id: str) -> bool:
+    """Whether there is anything to choose beside the strategy itself."""
+    found = strategies().get(strategy_id)
+    return found is not None and (len(found.roles) > 1 or bool(found.knobs))
+
+
+def read(values: Sequence[Any], sizes: Mapping[str, int]) -> dict[str, Any] | None:
+    """A lane's {"strategy", "models", "knobs"} from the values of its `inputs`; None for an unused lane."""
+    strategy_id, *slots = values
+    found = strategies().get(strategy_id)
+    if not strategy_id or found is None:
+        return {"strategy": strategy_id, "models": {}, "knobs": {}} if strategy_id else None
+    roles = [role for role in found.roles if role != "target"]
+    models = {role: value for role, value in zip(roles, slots, strict=False) if value}
+    at = sizes["model"]
+    knobs: dict[str, Any] = {}
+    for kind in ("slider", "box", "menu"):
+        names = [name for name, option in found.knobs.items() if FIELDS[option.kind] == kind]
+        knobs.update(zip(names, slots[at : at + sizes[kind]], strict=False))
+        at += sizes[kind]
+    return {"strategy": strategy_id, "models": models, "knobs": knobs}
+
+
+def model_menu(model_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Choices of a model that supports the target."""
+    return [("the usual one for the model", USUAL), *((model_id, model_id) for model_id in model_ids)]
+
+
+def promise_of(strategy_id: str) -> str:
+    """One line about what the strategy guarantees and does; registry text only, escaped by nature of its source."""
+    found = strategies().get(strategy_id)
+    if found is None:
+        return ""
+    guarantee = found.guarantee.value
+    chip = f'<span class="dl-chip" data-kind="{guarantee}">{guarantee}</span>'
+    return f'<div class="dl-promise" title="{MEANING[guarantee]}">{chip} {_escape(found.about)}</div>'
+
+
+def _filled(name: str, option: Option, value: Any) -> Any:
+    label = name.replace("_", " ")
+    if option.kind is bool:
+        return gr.Checkbox(visible=True, label=label, info=option.help, value=value)
+    if option.kind is str:
+        return gr.Dropdown(visible=True, label=label, info=option.help, choices=list(option.choices), value=value)
+    low, high = option.low or 0, option.high if option.high is not None else 100
+    step = 1 if option.kind is int else 0.01
+    return gr.Slider(
+        minimum=low, maximum=high, step=step, visible=True, label=label, info=option.help, value=value, interactive=True
+    )
+
+
+def _escape(text: str) -> str:
+    return (
+        text.replace("&", "&amp;")
+        .replace("<", "&lt;")
+        .replace(">", "&gt;")
+        .replace("$", "&#36;")
+        .replace("{", "&#123;")
+    )

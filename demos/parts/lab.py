@@ -1,0 +1,59 @@
+"""What all tabs share: the catalogs, the line before the device, and the races that visitors have under way."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+
+from backend.catalog import Catalog
+from backend.types import Request
+from demos.parts.race import Line, Race
+
+DEVICE = "device"  # concurrency id of everything that computes
+WAITING_ROOM = 8  # races that may wait for the device or run on it; later ones wait in the queue of the server
+
+
+class Lab:
+    """One a process. A visitor has at most one race at a time; a new one stops the old one."""
+
+    def __init__(self, catalog: Catalog | None = None) -> None:
+        """catalog: the one for the precision "auto"; made now if left out."""
+        self._catalogs = {"auto": catalog or Catalog()}
+        self._warm: dict[str, set[tuple[str, ...]]] = {}
+        self._races: dict[str, Race] = {}
+        self._guard = threading.Lock()
+        self.line = Line(self.catalog().lock)
+
+    def catalog(self, precision: str = "auto") -> Catalog:
+        """The models in this precision. Raises UserError for an unknown one."""
+        if precision not in self._catalogs:
+            self._catalogs[precision] = Catalog(dtype=precision)
+        return self._catalogs[precision]
+
+    def race(self, requests: Sequence[Request], precision: str, owner: str) -> Race:
+        """A race that is ready to start. owner: the visitor's session."""
+        catalog = self.catalog(precision)
+        race = Race(requests, catalog, self.line, self._warm.setdefault(precision, set()))
+        with self._guard:
+            self._races = {key: other for key, other in self._races.items() if not other.over}
+            if owner in self._races:
+                self._races[owner].stop()
+            self._races[owner] = race
+        return race
+
+    def stop(self, owner: str) -> None:
+        """Stop the visitor's race, if there is one."""
+        race = self._races.get(owner)
+        if race is not None:
+            race.stop()
+
+    @property
+    def running(self) -> int:
+        """Races that are not over."""
+        return sum(not race.over for race in self._races.values())
+
+
+def offline() -> bool:
+    """Whether the model hub is switched off."""
+    return os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True")

@@ -1,0 +1,203 @@
+"""From traces to what the browser draws: one dict, cumulative, cheap to send again and again.
+
+Every step of a lane becomes one line of JSON in an append-only text. The server then compares strings instead of
+walking trees, only new lines travel, and the browser can replay every moment without asking again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.registry import strategies
+from backend.trace import DRAFTED, Trace
+from backend.types import Fate, Mark, Step
+from demos.parts.race import Lane, Race, State
+
+SCHEMA = 1
+MEANING = {
+    "lossless": "the output has exactly the target model's distribution",
+    "greedy-exact": "at temperature 0 the tokens equal plain greedy decoding",
+    "lossy": "another distribution than the target's: compare the text, not only the speed",
+}
+
+
+@dataclass
+class LaneLog:
+    """The lines of one lane's steps so far. A line: the running totals after the step, its note and its marks.
+
+    [clock, units, target calls, draft calls, target rows, draft rows, target s, draft s, kept, judged, depth, note,
+    marks]
+    with kept, judged and depth (drafted positions) of this step alone, and a mark as
+    [slot behind the prompt, text, fate, token, p, q, parent, [[text, p], ...]], empty tail left out.
+    """
+
+    text: str = ""
+    num_steps: int = 0
+    written: dict[int, int] = field(default_factory=dict)
+    totals: list[float] = field(default_factory=lambda: [0.0] * 7)  # clock, calls x 2, rows x 2, seconds x 2
+    agreed: int = 0  # slots up to which the text was found equal to the baseline's
+
+    def add(self, trace: Trace) -> None:
+        """Append the steps that are new in `trace`."""
+        lines = [self._line(trace, step) for step in trace.steps[self.num_steps :]]
+        self.text += "".join(lines)
+        self.num_steps = len(trace.steps)
+
+    def same_as(self, baseline: LaneLog, first: int) -> int | None:
+        """The first slot where both have written but differ, looking only at slots not yet compared; None if none."""
+        at = max(self.agreed, first)
+        while at in self.written and at in baseline.written:
+            if self.written[at] != baseline.written[at]:
+                return at
+            at += 1
+        self.agreed = at
+        return None
+
+    def _line(self, trace: Trace, step: Step) -> str:
+        start, drafted = len(trace.prompt), [m for m in step.marks if m.fate in DRAFTED]
+        for mark in step.marks:
+            if mark.fate.commits and mark.token is not None:
+                self.written[mark.slot] = mark.token
+            elif mark.fate is Fate.ERASED:
+                self.written.pop(mark.slot, None)
+        clock, *rest = self._count(step)
+        kept = sum(m.fate is Fate.KEPT for m in drafted)
+        depth = len({m.slot for m in drafted})
+        marks = [_mark(trace, mark, start) for mark in step.marks]
+        line = [clock, len(self.written), *rest, kept, len(drafted), depth, step.note, marks]
+        return json.dumps(line, ensure_ascii=True, separators=(",", ":"), allow_nan=False) + "\n"
+
+    def _count(self, step: Step) -> list[float]:
+        new = [step.seconds]
+        for counts in (step.calls, step.rows, step.spent):
+            target = counts.get("target", 0)
+            new += [target, sum(counts.values()) - target]
+        self.totals = [a + b for a, b in zip(self.totals, new, strict=True)]
+        return [round(x, 5) for x in self.totals]
+
+
+class Snapshots:
+    """Makes the growing snapshots of one race, live or recorded."""
+
+    def __init__(self, run_id: str, num_lanes: int, *, recorded: str = "", notice: str = "") -> None:
+        """recorded: when and where it was recorded; empty for a live race. notice: a sentence shown above the lanes."""
+        self._id = run_id
+        self._rev = 0
+        self._recorded = recorded
+        self._notice = notice
+        self._logs = [LaneLog() for _ in range(num_lanes)]
+        self._final: dict[int, dict[str, Any]] = {}
+        self._start = time.perf_counter()
+
+    def take(self, lanes: Sequence[Lane], ahead: int = 0) -> dict[str, Any]:
+        """The snapshot of these lanes now."""
+        self._rev += 1
+        for lane, lane_log in zip(lanes, self._logs, strict=True):
+            if lane.trace is not None:
+                lane_log.add(lane.trace)
+        request = lanes[0].request
+        return {
+            "schema": SCHEMA,
+            "rev": self._rev,
+            "run_id": self._id,
+            "recorded": self._recorded,
+            "notice": self._notice,
+            "state": overall(lanes),
+            "ahead": ahead,
+            "wall": 0.0 if self._recorded else round(time.perf_counter() - self._start, 2),
+            "prompt": prompt_text(request.prompt),
+            "budget": request.budget,
+            "seed": request.seed,
+            "temperature": request.sampling.temperature,
+            "lanes": [self._lane(i, lanes) for i in range(len(lanes))],
+        }
+
+    def _lane(self, i: int, lanes: Sequence[Lane]) -> dict[str, Any]:
+        lane, known = lanes[i], strategies().get(lanes[i].request.strategy)
+        guarantee = known.guarantee.value if known else ""
+        request = lane.trace.request if lane.trace else lane.request
+        return {
+            "id": i + 1,
+            "strategy": request.strategy,
+            "name": known.title if known else request.strategy,
+            "family": known.family if known else "",
+            "guarantee": guarantee,
+            "meaning": MEANING.get(guarantee, ""),
+            "knobs": ", ".join(f"{name} {value}" for name, value in request.knobs.items()),
+            "models": dict(request.models),
+            "state": lane.state.value,
+            "message": lane.message,
+            "fraction": round(lane.fraction, 3),
+            "end": lane.trace.end if lane.trace else "",
+            "exact": self._exact(i, lanes),
+            "log": self._logs[i].text,
+        }
+
+    def _exact(self, i: int, lanes: Sequence[Lane]) -> dict[str, Any]:
+        """How the text compares with lane 1's: same | differs (at, gap) | sample | nothing to say yet."""
+        lane, base = lanes[i], lanes[0]
+        if i == 0:
+            return {"kind": "baseline"}
+        if lane.trace is None or base.trace is None or not lane.trace.steps or not base.trace.steps:
+            return {"kind": ""}
+        start = len(lane.trace.prompt)
+        if lane.state.over and base.state.over:
+            if i not in self._final:
+                found = lane.trace.difference(base.trace)
+                slot, gap = (None, None) if found is None else (found.slot - start, found.gap)
+                self._final[i] = self._verdict(slot, gap, lane, over=True)
+            return self._final[i]
+        slot = self._logs[i].same_as(self._logs[0], start)
+        return self._verdict(None if slot is None else slot - start, None, lane, over=False)
+
+    @staticmethod
+    def _verdict(slot: int | None, gap: float | None, lane: Lane, over: bool) -> dict[str, Any]:
+        if slot is None:
+            return {"kind": "same", "over": over}
+        kind = "sample" if lane.request.sampling.temperature > 0 else "differs"
+        return {"kind": kind, "at": slot, "gap": gap, "over": over}
+
+
+def live(race: Race) -> Snapshots:
+    """The snapshots of a race that is about to run."""
+    return Snapshots(race.id, len(race.lanes))
+
+
+def recorded(traces: Sequence[Trace], label: str, run_id: str = "recorded") -> dict[str, Any]:
+    """One snapshot of finished traces. label: when and where they were recorded."""
+    return Snapshots(run_id, len(traces), recorded=label).take([finished(trace) for trace in traces])
+
+
+def finished(trace: Trace) -> Lane:
+    """A lane that shows a finished trace."""
+    stopped = trace.end == "stopped"
+    state = State.ERROR if trace.end.startswith("error") else State.STOPPED if stopped else State.DONE
+    message = trace.end.removeprefix("error: ") if state is State.ERROR else ""
+    return Lane(trace.request, state, message, 1.0, trace, sum(step.seconds for step in trace.steps))
+
+
+def overall(lanes: Sequence[Lane]) -> str:
+    """The state of the race: the most alive of its lanes', an error only where every lane failed."""
+    states = [lane.state for lane in lanes]
+    for state in (State.RUNNING, State.LOADING, State.QUEUED, State.STOPPED, State.DONE):
+        if state in states:
+            return state.value
+    return State.ERROR.value
+
+
+def prompt_text(prompt: Any) -> str:
+    """The text of a prompt, whatever form it has."""
+    return str(prompt.get("text", "")) if isinstance(prompt, dict) else str(prompt)
+
+
+def _mark(trace: Trace, mark: Mark, start: int) -> list[Any]:
+    text = "" if mark.token is None else trace.pieces.get(mark.token, f"‹{mark.token}›")
+    options = [[trace.pieces.get(token, f"‹{token}›"), p] for token, p in mark.options]
+    out: list[Any] = [mark.slot - start, text, mark.fate.value, mark.token, mark.p, mark.q, mark.parent, options]
+    while out[-1] is None or out[-1] == []:
+        out.pop()
+    return out
