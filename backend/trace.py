@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -98,41 +99,7 @@ class Trace:
 
     def summary(self) -> Summary:
         """The measures of the steps so far."""
-        fates: Counter[Fate] = Counter()
-        depths_drafted: Counter[int] = Counter()
-        depths_kept: Counter[int] = Counter()
-        histogram: Counter[int] = Counter()
-        calls: Counter[str] = Counter()
-        rows: Counter[str] = Counter()
-        spent: dict[str, float] = {}
-        for step in self.steps:
-            fates.update(mark.fate for mark in step.marks)
-            drafted = [m for m in step.marks if m.fate in DRAFTED]
-            first = min((m.slot for m in drafted), default=0)
-            depths_drafted.update({m.slot - first for m in drafted})
-            depths_kept.update({m.slot - first for m in drafted if m.fate is Fate.KEPT})
-            histogram[sum(m.fate is Fate.KEPT for m in drafted)] += 1
-            calls.update(step.calls)
-            rows.update(step.rows)
-            for role, seconds in step.spent.items():
-                spent[role] = spent.get(role, 0.0) + seconds
-        kept, rejected, unread = (fates[f] for f in DRAFTED)
-        new_slots, target, seconds = len(self.written()), calls["target"], sum(s.seconds for s in self.steps)
-        return Summary(
-            new_slots=new_slots,
-            num_steps=len(self.steps),
-            num_target_calls=target,
-            num_draft_calls=sum(calls.values()) - target,
-            rows=dict(rows),
-            seconds=seconds,
-            spent=spent,
-            mean_acceptance_length=_ratio(new_slots, target),
-            draft_acceptance_rate=kept / (kept + rejected + unread) if kept + rejected + unread else None,
-            alpha=kept / (kept + rejected) if kept + rejected else None,
-            acceptance_per_position=tuple(depths_kept[d] / depths_drafted[d] for d in sorted(depths_drafted)),
-            acceptance_histogram=dict(sorted(histogram.items())),
-            units_per_second=_ratio(new_slots, seconds),
-        )
+        return summarise([self])
 
     def difference(self, baseline: Trace) -> Difference | None:
         """The first slot where the text differs from the baseline's, or None where it is the same as far as both go.
@@ -188,8 +155,54 @@ class Trace:
 
     @staticmethod
     def load(path: Path) -> Trace:
-        """Read what `save` wrote."""
-        return Trace.from_json(json.loads(gzip.decompress(path.read_bytes())))
+        """Read what `save` wrote. Raises UserError for any other file."""
+        packed = path.read_bytes()
+        try:
+            data = json.loads(gzip.decompress(packed))
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            raise UserError(f"{path.name} is not a trace of Decoding Lab ({error}); export one again.") from error
+        return Trace.from_json(data)
+
+
+def summarise(traces: Sequence[Trace]) -> Summary:
+    """The measures of several runs of one strategy together: counts and seconds add up, rates are over all steps."""
+    steps = [step for trace in traces for step in trace.steps]
+    fates: Counter[Fate] = Counter()
+    depths_drafted: Counter[int] = Counter()
+    depths_kept: Counter[int] = Counter()
+    histogram: Counter[int] = Counter()
+    calls: Counter[str] = Counter()
+    rows: Counter[str] = Counter()
+    spent: dict[str, float] = {}
+    for step in steps:
+        fates.update(mark.fate for mark in step.marks)
+        drafted = [m for m in step.marks if m.fate in DRAFTED]
+        first = min((m.slot for m in drafted), default=0)
+        depths_drafted.update({m.slot - first for m in drafted})
+        depths_kept.update({m.slot - first for m in drafted if m.fate is Fate.KEPT})
+        histogram[sum(m.fate is Fate.KEPT for m in drafted)] += 1
+        calls.update(step.calls)
+        rows.update(step.rows)
+        for role, part in step.spent.items():
+            spent[role] = spent.get(role, 0.0) + part
+    kept, rejected, unread = (fates[f] for f in DRAFTED)
+    new_slots = sum(len(trace.written()) for trace in traces)
+    target, seconds = calls["target"], sum(step.seconds for step in steps)
+    return Summary(
+        new_slots=new_slots,
+        num_steps=len(steps),
+        num_target_calls=target,
+        num_draft_calls=sum(calls.values()) - target,
+        rows=dict(rows),
+        seconds=seconds,
+        spent=spent,
+        mean_acceptance_length=_ratio(new_slots, target),
+        draft_acceptance_rate=kept / (kept + rejected + unread) if kept + rejected + unread else None,
+        alpha=kept / (kept + rejected) if kept + rejected else None,
+        acceptance_per_position=tuple(depths_kept[d] / depths_drafted[d] for d in sorted(depths_drafted)),
+        acceptance_histogram=dict(sorted(histogram.items())),
+        units_per_second=_ratio(new_slots, seconds),
+    )
 
 
 def modelled_seconds(trace: Trace, cost: Callable[[int], float], draft_cost: float) -> float:

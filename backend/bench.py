@@ -1,0 +1,313 @@
+"""Benchmark: strategies against plain decoding on the same prompts, alternating in one process.
+
+    python -m backend.bench --tab text --model local/smollm2-135m --strategies speculative,prompt_lookup \\
+        --prompts 20 --new-tokens 64 --temperature 0 --repeats 3 --peer transformers --json OUT
+
+Every lane is warmed up; a repeat runs all prompts, each prompt through all lanes in turn; times are medians over
+repeats with their quartiles. Ratios are taken within a repeat, so that a slow moment hits both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Protocol
+
+from backend.catalog import ASSETS, DRAFT, DTYPES, LOCAL, Catalog
+from backend.costs import cost_curve, interpolated
+from backend.errors import UserError
+from backend.protocols import CausalSession
+from backend.registry import compatible, find
+from backend.run import decode
+from backend.trace import Trace, speedup_modelled, summarise
+from backend.types import Request, Sampling
+
+PROMPTS = ASSETS / "prompts.jsonl"
+BASELINE = "autoregressive"
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A prompt of the set, and what kind of task it is."""
+
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One prompt through one lane: new tokens, seconds, and the trace where the lane is ours."""
+
+    tokens: tuple[int, ...]
+    seconds: float
+    wall: float
+    trace: Trace | None = None
+
+
+class Lane(Protocol):
+    """Something that can be timed on a prompt."""
+
+    name: str
+    peer: str | None
+    dtype: str
+
+    def run(self, prompt: Prompted, seed: int) -> Timed: ...
+
+
+@dataclass
+class OurLane:
+    """A strategy of this project."""
+
+    name: str
+    catalog: Catalog
+    model: str
+    sampling: Sampling
+    budget: int
+    draft: str | None = None
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    peer: str | None = None
+
+    @property
+    def dtype(self) -> str:
+        return self.catalog.dtype
+
+    def run(self, prompt: Prompted, seed: int) -> Timed:
+        """Decode the prompt; seconds are the steps' own, wall includes stamping and the trace."""
+        models = {"target": self.model}
+        if self.draft and "draft" in find(self.name).roles:
+            models["draft"] = self.draft
+        request = Request(self.name, prompt.text, models, self.knobs, self.sampling, self.budget, seed)
+        with decode(request, self.catalog) as run:
+            start = time.perf_counter()
+            for _ in run:
+                pass
+            trace = run.trace
+            wall = time.perf_counter() - start
+        return Timed(tuple(trace.written()), sum(step.seconds for step in trace.steps), wall, trace)
+
+
+def read_prompts(source: str, kinds: Sequence[str] = ()) -> list[Prompted]:
+    """The first N shipped prompts, or all of a JSONL file whose lines have a `prompt` field. Raises UserError."""
+    path = PROMPTS if source.isdigit() else Path(source)
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        prompts = [Prompted(str(line["prompt"]), str(line.get("kind", "prompt"))) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as JSON lines with a field 'prompt' ({error}).") from error
+    prompts = [prompt for prompt in prompts if not kinds or prompt.kind in kinds]
+    if source.isdigit():
+        every = max(1, len(prompts) // max(1, int(source)))  # spread over all kinds
+        prompts = prompts[::every][: int(source)]
+    if not prompts:
+        raise UserError(f"{path} holds no prompt of the kinds asked for; leave out --kinds to take all.")
+    return prompts
+
+
+def measure(
+    lanes: Sequence[Lane], prompts: Sequence[Prompted], repeats: int, tell: Callable[[str], None]
+) -> dict[str, list[list[Timed]]]:
+    """Results by lane name: a list a repeat, an entry a prompt. Each lane is warmed up on the first prompt."""
+    results: dict[str, list[list[Timed]]] = {lane.name: [] for lane in lanes}
+    for lane in lanes:
+        tell(f"warming up {lane.name}")
+        lane.run(prompts[0], seed=0)
+    for repeat in range(repeats):
+        for lane in lanes:
+            results[lane.name].append([])
+        for i, prompt in enumerate(prompts):
+            tell(f"repeat {repeat + 1} of {repeats}, prompt {i + 1} of {len(prompts)}")
+            shift = (i + repeat) % len(lanes)
+            for lane in [*lanes[shift:], *lanes[:shift]]:  # every lane gets every place in the order
+                results[lane.name][repeat].append(lane.run(prompt, seed=i))
+    return results
+
+
+def row(
+    lane: Lane,
+    timed: list[list[Timed]],
+    base: list[list[Timed]],
+    prompts: Sequence[Prompted],
+    modelled: Callable[[Trace], float] | None,
+) -> dict[str, Any]:
+    """One row of the result: the measures of a lane under their names."""
+    rates = [_rate(repeat) for repeat in timed]
+    ratios = [_rate(ours) / _rate(theirs) for ours, theirs in zip(timed, base, strict=True)]
+    out: dict[str, Any] = {
+        "strategy": lane.name,
+        "peer": lane.peer,
+        "dtype": lane.dtype,
+        "units_per_second": statistics.median(rates),
+        "units_per_second_quartiles": _quartiles(rates),
+        "speedup_time": statistics.median(ratios),
+        "speedup_time_quartiles": _quartiles(ratios),
+        "same_text": sum(a.tokens == b.tokens for a, b in zip(timed[0], base[0], strict=True)) / len(prompts),
+        "by_kind": _by_kind(timed, base, prompts),
+        "new_slots": sum(len(t.tokens) for t in timed[0]),
+    }
+    ours = [t.trace for t in timed[0] if t.trace is not None]
+    if ours:
+        total = summarise(ours)
+        plain = summarise([t.trace for t in base[0] if t.trace is not None])
+        out |= {k: v for k, v in total.to_json().items() if k not in out}
+        out |= {
+            "guarantee": find(lane.name).guarantee.value,
+            "speedup_calls": total.speedup_calls(plain),
+            "speedup_modelled": statistics.fmean(modelled(t) for t in ours) if modelled else None,
+            "overhead": _overhead(timed),
+        }
+    return out
+
+
+def _rate(repeat: Sequence[Timed]) -> float:
+    return sum(len(t.tokens) for t in repeat) / sum(t.seconds for t in repeat)
+
+
+def _overhead(timed: list[list[Timed]]) -> float:
+    """Share of the wall time that stamping and the trace took, on top of decoding."""
+    wall = sum(t.wall for repeat in timed for t in repeat)
+    return 1.0 - sum(t.seconds for repeat in timed for t in repeat) / wall
+
+
+def _by_kind(timed: list[list[Timed]], base: list[list[Timed]], prompts: Sequence[Prompted]) -> dict[str, float]:
+    """Median measured speedup on the prompts of each kind."""
+    out = {}
+    for kind in dict.fromkeys(prompt.kind for prompt in prompts):
+        mine = [i for i, prompt in enumerate(prompts) if prompt.kind == kind]
+        pairs = zip(timed, base, strict=True)
+        out[kind] = statistics.median(_rate([a[i] for i in mine]) / _rate([b[i] for i in mine]) for a, b in pairs)
+    return out
+
+
+def _quartiles(values: Sequence[float]) -> list[float]:
+    if len(values) < 2:
+        return [values[0], values[0]]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return [low, high]
+
+
+def peer_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Our units per second over the faster precision of the peer's counterpart."""
+    best: dict[str, float] = {}
+    for r in rows:
+        if r["peer"]:
+            kind = r["strategy"].split(" ")[1]
+            best[kind] = max(best.get(kind, 0.0), r["units_per_second"])
+    pairs = {"autoregressive": "generate", "speculative": "assisted", "prompt_lookup": "lookup"}
+    return {
+        r["strategy"]: r["units_per_second"] / best[pairs[r["strategy"]]]
+        for r in rows
+        if not r["peer"] and pairs.get(r["strategy"]) in best
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| strategy | tok/s (quartiles) | x time | x calls | x modelled | kept/call | draft accepted | same text |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        low, high = r["units_per_second_quartiles"]
+        name = f"{r['strategy']} ({r['dtype']})" if r["peer"] else f"`{r['strategy']}`"
+        rate = r.get("draft_acceptance_rate")
+        cells = [
+            name,
+            f"{r['units_per_second']:.1f} ({low:.1f}-{high:.1f})",
+            f"{r['speedup_time']:.2f}",
+            f"{r['speedup_calls']:.2f}" if "speedup_calls" in r else "",
+            f"{r['speedup_modelled']:.2f}" if r.get("speedup_modelled") else "",
+            f"{r['mean_acceptance_length']:.2f}" if "mean_acceptance_length" in r else "",
+            f"{rate:.0%}" if rate is not None else "",
+            f"{r['same_text']:.0%}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Run the benchmark that the arguments describe; {"environment", "rows", ...}. Raises UserError."""
+    if args.tab != "text":
+        raise UserError(f"There is no bench for the tab {args.tab!r} yet; the tab that works is: text.")
+    catalog = Catalog(device=args.device, dtype=args.dtype, threads=args.threads)
+    prompts = read_prompts(args.prompts, args.kinds.split(",") if args.kinds else ())
+    model = catalog.get(args.model)
+    names = args.strategies.split(",") if args.strategies else [s.id for s in compatible(frozenset({CausalSession}))]
+    names = [BASELINE, *(name for name in names if name != BASELINE)]
+    sampling = Sampling(temperature=args.temperature)
+    lanes: list[Lane] = [OurLane(n, catalog, args.model, sampling, args.new_tokens, args.draft) for n in names]
+    if args.peer == "transformers":
+        from backend.peers import transformers_lanes
+
+        lanes += transformers_lanes(catalog, args.model, args.draft or DRAFT, sampling, args.new_tokens)
+    results = measure(lanes, prompts, args.repeats, tell)
+    tell("measuring the cost of a call")
+    target = cost_curve(model, catalog.sync)
+    rows = []
+    for lane in lanes:
+        modelled = _modelled(catalog, lane, target, results[lane.name]) if isinstance(lane, OurLane) else None
+        rows.append(row(lane, results[lane.name], results[BASELINE], prompts, modelled))
+    environment = {
+        **catalog.environment(),
+        "date": date.today().isoformat(),
+        "model": args.model,
+        "draft": args.draft or DRAFT,
+        "prompts": len(prompts),
+        "new_tokens": args.new_tokens,
+        "temperature": args.temperature,
+        "repeats": args.repeats,
+        "target_seconds_by_rows": target,
+    }
+    return {"environment": environment, "rows": rows, "over_peer": peer_ratios(rows)}
+
+
+def _modelled(
+    catalog: Catalog, lane: OurLane, target: dict[int, float], timed: list[list[Timed]]
+) -> Callable[[Trace], float]:
+    """Speedup from the cost curves alone: what remains if nothing but model calls took time."""
+    traces = [t.trace for t in timed[0] if t.trace is not None]
+    roles = {role: model for t in traces for role, model in t.request.models.items() if role != "target"}
+    ratio = sum(cost_curve(catalog.get(m), catalog.sync, rows=(1,))[1] for m in roles.values()) / target[1]
+    return lambda trace: speedup_modelled(trace, interpolated(target), ratio)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m backend.bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--tab", default="text", help="modality (text)")
+    parser.add_argument("--model", default=LOCAL, help="model id of the target")
+    parser.add_argument("--draft", default=None, help="model id of the draft (default: the catalog's)")
+    parser.add_argument("--strategies", default="", help="ids, comma-separated (default: all)")
+    parser.add_argument("--prompts", default="20", help="how many of the shipped prompts, or a JSONL file")
+    parser.add_argument("--kinds", default="", help="only prompts of these kinds, comma-separated")
+    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--dtype", default="auto", choices=["auto", *DTYPES])
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads")
+    parser.add_argument("--peer", choices=["transformers"], help="also time another library's counterparts")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write {environment, rows} here")
+    args = parser.parse_args(argv)
+    try:
+        result = bench(args, tell=lambda line: print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True))
+    except UserError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 2
+    print(file=sys.stderr)
+    print(table(result["rows"]))
+    for name, ratio in result["over_peer"].items():
+        print(f"{name}: {ratio:.2f} x transformers at its faster precision")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
