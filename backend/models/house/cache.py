@@ -1,11 +1,10 @@
-"""Keys and values of one sequence, preallocated and addressed by slot, so that a rejected draft costs nothing to forget."""
+"""Keys and values of one sequence, preallocated and addressed by slot: a rejected draft costs nothing to forget."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 
 class KVCache:
@@ -41,7 +40,7 @@ class KVCache:
         self.length = length
 
     def keep(self, slots: Sequence[int]) -> None:
-        """Make the rows of `slots` (ascending, all in use) the rows 0..len-1; a leading run that is in place stays there."""
+        """Make the rows of `slots` (ascending, in use) rows 0..len-1; a leading run already in place is not copied."""
         lead = 0
         while lead < len(slots) and slots[lead] == lead:
             lead += 1

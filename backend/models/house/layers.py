@@ -54,13 +54,13 @@ def rotary_turns(positions_N: Tensor, speed_P: Tensor, dtype: torch.dtype) -> Te
 
 def rotate(x_NHD: Tensor, turn_N1P: Tensor) -> Tensor:
     """Turn each interleaved pair of every head by its row's angles. x [..., N, H, D] real, contiguous in D."""
-    pairs = torch.view_as_complex(x_NHD.unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x_NHD.view(*x_NHD.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turn_N1P).flatten(-2)
 
 
 def interleave(weight: Tensor, head_dim: int) -> Tensor:
     """Reorder rows from halves apart (i, i + D/2) to interleaved pairs, head by head. [H*D, ...] -> [H*D, ...]."""
-    return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2).contiguous()
+    return weight.reshape(-1, 2, head_dim // 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -95,10 +95,12 @@ class Norm(nn.Module):
 
     def scale(self) -> Tensor:
         """What multiplies `unit_norm` to give this norm: weight * sqrt(width)."""
-        return self.weight.detach() * math.sqrt(self.weight.shape[0])
+        return self.weight.detach().to(wide(self.weight.dtype)) * math.sqrt(self.weight.shape[0])
 
 
-def pack_linear(weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype, scale_I: Tensor | None = None) -> LinearMap:
+def pack_linear(
+    weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype, scale_I: Tensor | None = None
+) -> LinearMap:
     """A frozen linear map [N, I] -> [N, O] in dtype, as fast as this device allows.
 
     Args:
@@ -120,7 +122,7 @@ def pack_linear(weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype, sc
 
 def packs_for_onednn(weight: Tensor) -> bool:
     """Whether oneDNN can keep this weight in its own blocked layout, ready to multiply."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not torch._C._has_mkldnn:
         return False
     if weight.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,8 +1,8 @@
-"""The Llama family in one lean forward: Llama, SmolLM2, Mistral, Qwen2 and Qwen3 checkpoints, and our own house models.
+"""The Llama family in one lean forward: Llama, SmolLM2, Mistral, Qwen2, Qwen3 and our own house models.
 
-One class serves training (`forward`: batch, autograd, no cache) and decoding (`forward_rows`: one sequence whose rows are
-appended to a cache, as a chain or as a tree). `pack` freezes the weights for decoding: qkv and gate-up are one product
-each, norm weights are folded into the product behind them, and on CPUs oneDNN keeps every weight in its blocked layout.
+One class serves training (`forward`: batch, autograd, no cache) and decoding (`forward_rows`: one sequence whose rows
+are appended to a cache, as a chain or as a tree). `pack` freezes the weights for decoding: norm weights are folded into
+the product behind them, and on CPUs oneDNN keeps every weight in its blocked layout.
 The residual stream, the norms, the rotation and the logits are float32 at least, whatever type the products have.
 
 Letters: N rows of this call, S cache slots in use after it, V vocabulary, C features, H heads, KVH key-value heads,
@@ -11,7 +11,7 @@ G = H / KVH, D numbers in a head, B batch, T time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +108,7 @@ def _read_scaling(rope: Mapping[str, Any]) -> RopeScaling | None:
     if kind == "llama3":
         original = rope["original_max_position_embeddings"]
         return RopeScaling("llama3", rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"], original)
-    raise UserError(f"The lean forward knows the rotary scalings 'linear' and 'llama3', but this checkpoint uses '{kind}'.")
+    raise UserError(f"The lean forward knows the rotary scalings linear and llama3, but this checkpoint uses '{kind}'.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,8 @@ class Block(nn.Module):
         mixed_BHTD = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=True, enable_gqa=True)
         h_BTC = h_BTC + self.out(mixed_BHTD.transpose(1, 2).flatten(2))
         gate, up = self.gate_up(self.ffn_norm(h_BTC)).chunk(2, dim=-1)
-        return h_BTC + self.down(F.silu(gate) * up)
+        h_BTC = h_BTC + self.down(F.silu(gate) * up)
+        return h_BTC
 
     def kernels(self, pack: Callable[[nn.Linear, Norm | None], LinearMap] | None = None) -> Kernels:
         """This layer for `forward_rows`: its own maps, or maps made by `pack(linear, norm in front of it)`."""
@@ -236,14 +237,19 @@ class Llama(nn.Module):
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         """Logits [B, T, V] of every position, differentiable. Training only: needs an unpacked model."""
-        h_BTC = self.embed(ids_BT)
+        return F.linear(self.features(ids_BT), self.head_weight())
+
+    def features(self, ids_BT: Tensor) -> Tensor:
+        """Final normed features [B, T, C], differentiable: what the head reads."""
+        h_BTC: Tensor = self.embed(ids_BT)
         turn_T1P = rotary_turns(torch.arange(ids_BT.shape[1], device=ids_BT.device), self.speed_P, wide(h_BTC.dtype))
         for block in self.blocks:
             h_BTC = block(h_BTC, turn_T1P)
         h_BTC = self.norm(h_BTC)
-        return F.linear(h_BTC, self._head_weight())
+        return h_BTC
 
-    def _head_weight(self) -> Tensor:
+    def head_weight(self) -> Tensor:
+        """Weights of the head, [V, C]."""
         return self.embed.weight[: self.config.vocab_size] if self.head is None else self.head.weight
 
     def open_cache(self, capacity: int) -> KVCache:
@@ -266,7 +272,7 @@ class Llama(nn.Module):
         Args:
             ids_N: token ids. positions_N: their positions (in a tree: prefix + depth).
             cache: takes the rows at slots cache.length.. and its counter moves on. ValueError when it is full.
-            visible_NS: bool, True where row n may look at slot s, S = slots in use after the append; None: a causal chain.
+            visible_NS: bool, True where row n may look at slot s (S counts the new slots too); None: a causal chain.
             last: evaluate the head for this many final rows only; None: for all.
             layers: run only these layers, with a cache of their own; None: all.
 
@@ -323,18 +329,21 @@ class Llama(nn.Module):
 
         packed = Packed(
             embed_VC=self.embed.weight.detach().to(dtype),
-            layers=tuple(block.kernels(fold) for block in self.blocks),
+            layers=tuple(block.kernels(fold) for block in self._blocks()),
             norm_scale_C=self.norm.scale().to(wide(dtype)),
-            head=pack_linear(self._head_weight(), None, dtype),
+            head=pack_linear(self.head_weight(), None, dtype),
             dtype=dtype,
         )
         return Llama(self.config, packed)
 
+    def _blocks(self) -> Iterator[Block]:
+        return (block for block in self.blocks if isinstance(block, Block))
+
     def _unpacked(self) -> Packed:
-        head_VC = self._head_weight()
+        head_VC = self.head_weight()
         return Packed(
             embed_VC=self.embed.weight,
-            layers=tuple(block.kernels() for block in self.blocks),
+            layers=tuple(block.kernels() for block in self._blocks()),
             norm_scale_C=self.norm.scale(),
             head=lambda x: F.linear(x, head_VC),
             dtype=self.embed.weight.dtype,
@@ -361,7 +370,7 @@ class Llama(nn.Module):
 def _attention_bias(
     rows: int, start: int, visible_NS: Tensor | None, groups: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor | None:
-    """What is added to the scores, [groups * N, S]: 0 where a row may look, -inf elsewhere; None: it sees everything."""
+    """What is added to the scores, [groups * N, S]: 0 where a row may look, else -inf; None: it sees everything."""
     if visible_NS is None:
         if rows == 1:
             return None

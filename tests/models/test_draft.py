@@ -1,0 +1,47 @@
+"""The draft's trimmed vocabulary: its logits land on the target's ids, its inputs on its own or shared rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from backend.errors import UserError
+from backend.models.house.draft import input_rows, load_draft, save_draft
+from backend.models.house.llama import Llama, LlamaConfig
+
+IDS_K = torch.tensor([0, 1, 2, 7, 11, 30])
+CONFIG = LlamaConfig(
+    vocab_size=6, dim=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, ffn_dim=48, context=64, extra_inputs=4
+)
+
+
+def test_inputs_take_their_own_row_or_a_shared_one() -> None:
+    rows_V = input_rows(IDS_K, 40, 4)
+    assert rows_V[IDS_K].tolist() == list(range(6))
+    others = [token for token in range(40) if token not in IDS_K]
+    assert {int(rows_V[token]) for token in others} == {6, 7, 8, 9}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_land_on_the_targets_ids(tmp_path: Path, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = Llama(CONFIG)
+    save_draft(tmp_path / "draft.safetensors", model, IDS_K, 40)
+    draft = load_draft(tmp_path / "draft.safetensors", dtype)
+    ids_N, positions_N = torch.tensor([7, 39, 2]), torch.arange(3)
+    logits, hidden = draft.forward_rows(ids_N, positions_N, draft.open_cache(8), last=2)
+    rows_N = input_rows(IDS_K, 40, 4)[ids_N]
+    expected, _ = model.forward_rows(rows_N, positions_N, model.open_cache(8), last=2)
+    assert logits.shape == (2, 40)
+    assert hidden.shape == (2, 32)
+    torch.testing.assert_close(logits[:, IDS_K], expected, atol=0.05 if dtype == torch.bfloat16 else 5e-3, rtol=0)
+    others = [token for token in range(40) if token not in IDS_K]
+    assert torch.isneginf(logits[:, others]).all()
+    assert (draft.vocab_size, draft.context, draft.num_params) == (40, 64, model.num_params)
+
+
+def test_a_missing_file_says_how_to_train_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="smollm2_draft"):
+        load_draft(tmp_path / "nothing.safetensors", torch.float32)
