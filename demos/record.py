@@ -19,7 +19,7 @@ from backend.types import Request
 from demos.parts.assets import TRACES
 from demos.parts.examples import EXAMPLES, Example
 from demos.parts.knobs import offered
-from demos.parts.race import Line, Race
+from demos.parts.race import Line, Race, State
 from demos.parts.tables import save_race
 from demos.text import BASELINE, PROTOCOL, machine
 
@@ -27,37 +27,42 @@ LANES = 3  # strategies beside the baseline in a recorded race
 REPEATS = 3  # races from which the one with the median baseline time is kept
 
 
-def record_race(catalog: Catalog, example: Example, strategy_ids: Sequence[str], budget: int) -> list[Trace]:
+def record_race(
+    catalog: Catalog, example: Example, strategy_ids: Sequence[str], budget: int, repeats: int = 1
+) -> list[Trace]:
     """The traces of the baseline and these strategies on an example, of the median of a few races."""
     prompt = example.prompt if example.chat else {"text": example.prompt, "chat": False}
-    races = []
-    warm: set[tuple[str, ...]] = set()
-    for _ in range(REPEATS):
-        race = Race(
-            [Request(s, prompt, budget=budget) for s in (BASELINE, *strategy_ids)], catalog, Line(catalog.lock), warm
-        )
+    requests = [Request(s, prompt, budget=budget) for s in (BASELINE, *strategy_ids)]
+    races, warm = [], set[tuple[str, ...]]()
+    for _ in range(repeats):
+        race = Race(requests, catalog, Line(catalog.lock), warm)
         race.start().wait()
         races.append(race)
-    race = sorted(races, key=lambda r: r.lanes[0].clock)[REPEATS // 2]
-    failed = [lane for lane in race.lanes if lane.state != "done"]
+    race = sorted(races, key=lambda r: r.lanes[0].clock)[repeats // 2]
+    failed = [lane for lane in race.lanes if lane.state != State.DONE]
     for lane in failed:
         print(f"  {lane.request.strategy}: {lane.message}", file=sys.stderr)
     return [lane.trace for lane in race.lanes if lane.trace is not None and lane not in failed]
 
 
-def fastest(catalog: Catalog, example: Example, known: Sequence[Strategy], budget: int) -> list[str]:
-    """The strategies to show for an example: the quickest ones, at most one of a family as long as that is possible."""
-    timed: list[tuple[float, Strategy]] = []
-    for found in known[1:]:
-        traces = record_race(catalog, example, [found.id], budget)
-        if len(traces) == 2:
-            timed.append((traces[1].summary().speedup_time(traces[0].summary()), found))
-    best = sorted(timed, key=lambda item: -item[0])
-    for ratio, found in best:
-        print(f"  {found.id:22} x{ratio:.2f}")
-    heads = {s.family: s.id for _, s in reversed(best)}
-    order = [s.id for _, s in best if s.id in heads.values()] + [s.id for _, s in best if s.id not in heads.values()]
-    return order[:LANES]
+def survey(
+    catalog: Catalog, example: Example, known: Sequence[Strategy], budget: int
+) -> dict[str, tuple[float, Trace]]:
+    """Measured speedup and trace of every strategy that runs on an example, the quickest first."""
+    found: dict[str, tuple[float, Trace]] = {}
+    for strategy in known[1:]:
+        base, *rest = record_race(catalog, example, [strategy.id], budget)
+        if rest:
+            found[strategy.id] = (rest[0].summary().speedup_time(base.summary()), rest[0])
+            print(f"  {strategy.id:22} x{found[strategy.id][0]:.2f}", flush=True)
+    return dict(sorted(found.items(), key=lambda item: -item[1][0]))
+
+
+def varied(ranked: Sequence[str], known: Sequence[Strategy]) -> list[str]:
+    """The first of every family, in order of rank, then the others: a race should show different ideas."""
+    family = {s.id: s.family for s in known}
+    heads = list({family[s]: s for s in reversed(ranked)}.values())
+    return [s for s in ranked if s in heads] + [s for s in ranked if s not in heads]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,22 +74,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="*", help="kinds of examples to record; all if left out")
     args = parser.parse_args(argv)
     catalog, known = Catalog(dtype=args.dtype), offered(PROTOCOL)
-    label = f"recorded on {time.strftime('%Y-%m-%d')}, {machine(catalog.environment())}, not live"
+    label = f"on {time.strftime('%Y-%m-%d')}, {machine(catalog.environment())}"
     args.out.mkdir(parents=True, exist_ok=True)
     for i, example in enumerate(EXAMPLES):
         if args.only and example.kind not in args.only:
             continue
         print(example.kind)
-        chosen = fastest(catalog, example, known, args.budget)
-        path = save_race(
-            record_race(catalog, example, chosen, args.budget), args.out / f"race-{example.kind}.json.gz", label
-        )
-        print(f"  {path} with {', '.join(chosen)}")
+        surveyed = survey(catalog, example, known, args.budget)
+        chosen = varied(list(surveyed), known)[:LANES]
+        path = args.out / f"race-{example.kind}.json.gz"
+        traces = record_race(catalog, example, chosen, args.budget, REPEATS)
+        print(f"  {save_race(traces, path, label)} with {', '.join(chosen)}", flush=True)
         if i == 0:
-            for found in known:
-                ids = [] if found.id == BASELINE else [found.id]
-                traces = record_race(catalog, example, ids, args.budget)
-                traces[-1].save(args.out / f"{found.id}.json.gz")
+            for name, trace in {BASELINE: traces[0], **{s: t for s, (_, t) in surveyed.items()}}.items():
+                trace.save(args.out / f"{name}.json.gz")
     return 0
 
 

@@ -278,7 +278,7 @@ def run(lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[tuple[Any, ..
         yield board, *head, same, same, same
         first = False
     environment = lab.catalog(form["precision"]).environment()
-    label = f"{time.strftime('%Y-%m-%d')} on {machine(environment)}"
+    label = f"on {time.strftime('%Y-%m-%d')}, {machine(environment)}"
     done = (tables.summary_rows(race.lanes), tables.step_rows(race.lanes), tables.download(race.id, race.lanes, label))
     yield board, gr.Button(interactive=True), gr.Button(interactive=False), requests[0].seed, "live", *done
 

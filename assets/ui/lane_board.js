@@ -43,6 +43,7 @@
       this.live = h("div", { class: "dl-sr", role: "status", "aria-live": "polite" });
       this.lanes = h("div", { class: "dl-lanes" });
       this.card = h("div", { class: "dl-card", role: "tooltip", id: `${this.id}-card`, hidden: true });
+      this.lanes.append(h("p", { class: "dl-bare" }, "Choose strategies and press Run: every lane answers the same prompt, and every token shows how it came about."));
       this.root.append(this.notice, this.toolbar(), this.lanes, this.replay(), this.card, this.live);
       element.replaceChildren(this.root);
       this.lanes.addEventListener("pointerover", (e) => this.hover(e.target));
@@ -106,6 +107,7 @@
     /* ---- drawing ---- */
     draw(what) {
       const { race } = this, { value } = race;
+      this.lanes.classList.toggle("is-bare", !value);
       if (!value) return;
       if (what === "data") {
         if (this.runId !== value.run_id || this.columns.length !== race.lanes.length) this.rebuild();
@@ -137,6 +139,9 @@
         const value = h("b", {}, "–"), name = h("span", {}, label);
         return { value, label: name, node: h("div", {}, value, name) };
       });
+      c.calls = document.createTextNode("–");
+      c.draftCalls = h("small", {});
+      c.stats[1].value.replaceChildren(c.calls, c.draftCalls);
       c.speeds = ["calls", "modelled", "time"].map((label) => {
         const value = h("b", {}, "–");
         return { value, node: h("div", {}, value, h("span", {}, label)) };
@@ -156,7 +161,7 @@
       c.root = h("article", { class: "dl-lane", "data-lane": String(i + 1) },
         h("header", {}, h("div", { class: "dl-place" }, h("span", { class: "dl-marker", "aria-hidden": "true" }, MARKERS[i % 4]), `Lane ${i + 1}`, c.state),
           c.name, c.progress, c.chips, h("div", { class: "dl-stats" }, ...c.stats.map((s) => s.node)), c.speedLine),
-        c.message, c.body, c.ghost, c.why);
+        h("div", { class: "dl-main" }, c.message, c.body), c.ghost, c.why);
       return c;
     }
 
@@ -168,7 +173,7 @@
       this.notice.hidden = false;
       const parts = [];
       if (value.recorded) {
-        parts.push(h("span", { class: "dl-tag" }, "recorded"), h("span", { class: "dl-when" }, value.recorded),
+        parts.push(h("span", { class: "dl-tag" }, "recorded, not live"), h("span", { class: "dl-when" }, value.recorded),
           h("button", { type: "button", class: "dl-button dl-run-live", onclick: () => lab.press(`${this.id}-run`) }, "Run it live"));
       } else {
         parts.push(h("span", { class: "dl-tag is-live" }, "live"), h("span", { class: "dl-when" }, value.notice || "measured on this machine, in this process"));
@@ -207,8 +212,8 @@
       c.guarantee.title = meta.meaning;
       this.drawExact(meta, c);
       set(c.stats[0].value, m ? number(m.rate) : "–");
-      set(c.stats[1].value, m ? String(m.calls) : "–");
-      set(c.stats[1].label, m && m.draftCalls ? `calls + ${m.draftCalls}` : "calls");
+      set(c.calls, m ? String(m.calls) : "–");
+      set(c.draftCalls, m && m.draftCalls ? ` +${m.draftCalls}` : "");
       c.stats[1].node.title = m ? `${m.calls} calls of the target, ${m.draftCalls} of the drafter` : "";
       set(c.stats[2].value, m ? number(m.length, 2) : "–");
       c.stats[2].node.title = "mean acceptance length: new tokens per target call, the bonus included";
