@@ -18,6 +18,7 @@ from backend.errors import UserError
 from backend.types import Fate, Mark, Request, Sampling, Step
 
 SCHEMA = 1
+LARGEST = 1 << 24  # of any slot, token or count in a file
 DRAFTED = (Fate.KEPT, Fate.REJECTED, Fate.UNREAD)
 
 
@@ -139,11 +140,11 @@ class Trace:
             request = Request(**{**data["request"], "sampling": Sampling(**data["request"]["sampling"])})
             return Trace(
                 request=request,
-                prompt=tuple(data["prompt"]),
-                pieces={int(token): piece for token, piece in data["pieces"].items()},
-                environment=data["environment"],
+                prompt=tuple(_whole(token) for token in data["prompt"]),
+                pieces={int(token): str(piece) for token, piece in data["pieces"].items()},
+                environment=dict(data["environment"]),
                 steps=tuple(_step_from_json(i, step) for i, step in enumerate(data["steps"])),
-                end=data["end"],
+                end=str(data["end"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"This is not a trace of Decoding Lab ({error}); export one with Download JSON.") from error
@@ -159,7 +160,7 @@ class Trace:
         packed = path.read_bytes()
         try:
             data = json.loads(gzip.decompress(packed))
-        except (OSError, EOFError, zlib.error, ValueError) as error:
+        except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
             raise UserError(f"{path.name} is not a trace of Decoding Lab ({error}); export one again.") from error
         return Trace.from_json(data)
 
@@ -234,11 +235,31 @@ def _step_to_json(step: Step) -> dict[str, Any]:
 
 
 def _step_from_json(index: int, data: Mapping[str, Any]) -> Step:
-    marks = tuple(
-        Mark(slot, token, Fate(fate), p, q, parent, tuple((int(t), float(x)) for t, x in options))
-        for slot, token, fate, p, q, parent, options in data["marks"]
+    return Step(
+        tuple(_mark_from_json(*row) for row in data["marks"]),
+        str(data["note"]),
+        None,
+        index,
+        {str(role): _whole(n) for role, n in data["calls"].items()},
+        {str(role): _whole(n) for role, n in data["rows"].items()},
+        float(data["seconds"]),
+        {str(role): float(seconds) for role, seconds in data["spent"].items()},
     )
-    return Step(marks, data["note"], None, index, data["calls"], data["rows"], data["seconds"], data["spent"])
+
+
+def _mark_from_json(
+    slot: Any, token: Any, fate: Any, p: Any, q: Any, parent: Any, options: Sequence[tuple[Any, Any]]
+) -> Mark:
+    p, q = (None if x is None else float(x) for x in (p, q))
+    token, parent = (None if x is None else _whole(x) for x in (token, parent))
+    return Mark(_whole(slot), token, Fate(fate), p, q, parent, tuple((_whole(t), float(x)) for t, x in options))
+
+
+def _whole(x: Any) -> int:
+    """A count, slot or token from a file that anyone may have written; a slot of 10^12 would fill the memory."""
+    if type(x) is not int or not 0 <= x < LARGEST:
+        raise ValueError(f"{x!r} is no whole number from 0 to {LARGEST - 1}")
+    return x
 
 
 def _ratio(a: float, b: float) -> float:

@@ -117,6 +117,14 @@ def test_impossible_tokens_are_never_drawn(slot: int | None, dtype: torch.dtype)
         assert Seeded(seed).pick(p_V, slot) in (1, 3)
 
 
+@pytest.mark.parametrize(("u", "token"), [(0.0, 1), (1.0, 3)])
+def test_the_very_edges_of_the_unit_interval_are_possible_tokens(
+    monkeypatch: pytest.MonkeyPatch, u: float, token: int
+) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *args, **options: torch.tensor(u, dtype=torch.float64))
+    assert Seeded(0).pick(torch.tensor([0.0, 0.3, 0.0, 0.7, 0.0])) == token
+
+
 def agreement(p_V: Tensor, q_V: Tensor) -> float:
     """Chance that an exponential race gives p and q the same winner: sum_i 1 / sum_j max(p_j / p_i, q_j / q_i)."""
     total = 0.0

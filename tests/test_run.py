@@ -347,3 +347,8 @@ def test_roles_are_opened_with_their_protocol() -> None:
     assert isinstance(target.sessions[0], CausalSession)
     assert not isinstance(target.sessions[0], MaskedSession)
     assert len(draft.sessions) == 1
+
+
+def test_the_seed_of_the_request_is_the_one_that_counts() -> None:
+    texts = [tuple(record(replace(REQUEST, seed=seed), catalog(zeros=0.0)).written()) for seed in range(8)]
+    assert len(set(texts)) > 4
