@@ -54,9 +54,14 @@ class Timed:
 class Lane(Protocol):
     """Something that can be timed on a prompt."""
 
-    name: str
-    peer: str | None
-    dtype: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def peer(self) -> str | None: ...
+
+    @property
+    def dtype(self) -> str: ...
 
     def run(self, prompt: Prompted, seed: int) -> Timed: ...
 

@@ -135,7 +135,7 @@ def _assistant(dtype: torch.dtype) -> Any:
 
 def _their_layer(i: int, ours: dict[str, Tensor], heads: Sequence[int], width: int) -> dict[str, Tensor]:
     """One layer under transformers' names: products split, rotary pairs back in two halves."""
-    q, k, v = ours[f"blocks.{i}.qkv.weight"].split([n * width for n in heads])
+    q, k, v = torch.split(ours[f"blocks.{i}.qkv.weight"], [n * width for n in heads])
     gate, up = ours[f"blocks.{i}.gate_up.weight"].chunk(2)
     parts = {
         "self_attn.q_proj": _halves_apart(q, width),
@@ -152,4 +152,4 @@ def _their_layer(i: int, ours: dict[str, Tensor], heads: Sequence[int], width: i
 
 
 def _halves_apart(weight_OI: Tensor, width: int) -> Tensor:
-    return weight_OI.unflatten(0, (-1, width // 2, 2)).transpose(1, 2).reshape_as(weight_OI)
+    return weight_OI.view(-1, width // 2, 2, weight_OI.shape[1]).transpose(1, 2).reshape(weight_OI.shape)

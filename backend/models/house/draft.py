@@ -74,6 +74,12 @@ def save_draft(path: Path, model: Llama, ids_K: Tensor, target_vocab: int) -> No
 
 def load_draft(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> Draft:
     """The draft in a file of `save_draft`, packed for decoding in dtype. Raises UserError if there is no such file."""
+    draft = read_draft(path, device)
+    return Draft(draft.model.pack(dtype), draft.ids_K, draft.vocab_size)
+
+
+def read_draft(path: Path, device: torch.device | str = "cpu") -> Draft:
+    """The same with its weights as they were trained, float32, not packed."""
     if not path.is_file():
         raise UserError(f"There is no draft model at {path}: train it with python -m backend.train.smollm2_draft.")
     with safe_open(path, framework="pt", device=str(device)) as file:
@@ -82,4 +88,4 @@ def load_draft(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu
     ids_K = state.pop("ids_K").long().cpu()
     model = Llama(LlamaConfig(**json.loads(metadata["config"]))).to(device)
     model.load_state_dict(state)
-    return Draft(model.pack(dtype), ids_K, int(metadata["target_vocab"]))
+    return Draft(model, ids_K, int(metadata["target_vocab"]))
