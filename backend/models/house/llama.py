@@ -35,6 +35,7 @@ from backend.models.house.layers import (
     wide,
 )
 
+SHARP = 16  # logits of a row that are computed in float32 whatever type the products have
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 
 
@@ -132,6 +133,7 @@ class Packed:
     layers: tuple[Kernels, ...]
     norm_scale_C: Tensor
     head: LinearMap
+    head_VC: Tensor
     dtype: torch.dtype
 
 
@@ -291,35 +293,37 @@ class Llama(nn.Module):
         floor = norm_floor(self.config.dim, self.config.norm_eps, h_NC)
         head_floor = norm_floor(width, self.config.norm_eps, h_NC)
         bias_MS = _attention_bias(rows, start, visible_NS, groups, dtype, self.device)
-        keys_LHSD, values_LHSD = cache.kv_LZHSD[:, :, :, :end].unbind(1)
-        new_LNZHD = cache.kv_LZHSD[:, :, :, start:end].permute(0, 3, 1, 2, 4)
+        # with one row most of the time goes into starting operators, so views are made for all layers at once
+        keys = cache.kv_LZHSD[:, :1, :, :end].unbind(0)
+        values = cache.kv_LZHSD[:, 1:, :, :end].unbind(0)
+        new = cache.kv_LZHSD[:, :, :, start:end].permute(0, 3, 1, 2, 4).unbind(0)
+        x_NC = torch.empty(h_NC.shape, dtype=dtype, device=h_NC.device)
         for i in range(self.config.num_layers) if layers is None else layers:
             layer = packed.layers[i]
-            x_NC = unit_norm(h_NC, floor)
-            if layer.attn_scale_C is not None:
-                x_NC = x_NC * layer.attn_scale_C
-            heads_NHD = layer.qkv(x_NC.to(dtype)).to(full).view(rows, -1, width)
+            _norm_into(x_NC, h_NC, floor, layer.attn_scale_C)
+            heads_NHD = layer.qkv(x_NC).to(full).view(rows, -1, width)
             qk_NHD = heads_NHD[:, :turned]
             if layer.qk_scale_HD is not None:
                 qk_NHD.copy_(unit_norm(qk_NHD, head_floor) * layer.qk_scale_HD)
             torch.view_as_complex(qk_NHD.view(rows, turned, -1, 2)).mul_(turn_N1P)
-            new_LNZHD[i].copy_(heads_NHD[:, num_heads:].view(rows, 2, num_kv_heads, width))
+            new[i].copy_(heads_NHD[:, num_heads:].view(rows, 2, num_kv_heads, width))
             # the query heads that share a key head become rows of one small product: the keys are read once
             q_HMD = heads_NHD[:, :num_heads].to(dtype).view(rows, num_kv_heads, groups, width).permute(1, 2, 0, 3)
             mixed_HMD = F.scaled_dot_product_attention(
-                q_HMD.reshape(1, num_kv_heads, -1, width), keys_LHSD[i, None], values_LHSD[i, None], bias_MS
+                q_HMD.reshape(1, num_kv_heads, -1, width), keys[i], values[i], bias_MS
             )
             mixed_NC = mixed_HMD.view(num_kv_heads, groups, rows, width).permute(2, 0, 1, 3).reshape(rows, -1)
-            h_NC = h_NC.add_(layer.out(mixed_NC))
-            x_NC = unit_norm(h_NC, floor)
-            if layer.ffn_scale_C is not None:
-                x_NC = x_NC * layer.ffn_scale_C
-            gate_NF, up_NF = layer.gate_up(x_NC.to(dtype)).chunk(2, dim=-1)
-            h_NC = h_NC.add_(layer.down(F.silu(gate_NF).mul_(up_NF)))
+            h_NC.add_(layer.out(mixed_NC))
+            _norm_into(x_NC, h_NC, floor, layer.ffn_scale_C)
+            gate_NF, up_NF = layer.gate_up(x_NC).chunk(2, dim=-1)
+            h_NC.add_(layer.down(F.silu(gate_NF).mul_(up_NF)))
         if last is not None:
             h_NC = h_NC[rows - last :]
         hidden_KC = unit_norm(h_NC, floor) * packed.norm_scale_C
-        return packed.head(hidden_KC.to(dtype)).to(full), hidden_KC
+        logits_KV = packed.head(hidden_KC.to(dtype)).to(full)
+        if dtype != full:
+            _sharpen(logits_KV, packed.head_VC, hidden_KC)
+        return logits_KV, hidden_KC
 
     def pack(self, dtype: torch.dtype) -> Llama:
         """A frozen copy of this model whose products run in dtype, laid out for its device; sessions share it."""
@@ -327,11 +331,13 @@ class Llama(nn.Module):
         def fold(linear: nn.Linear, norm: Norm | None) -> LinearMap:
             return pack_linear(linear.weight, linear.bias, dtype, None if norm is None else norm.scale())
 
+        embed_VC = self.embed.weight.detach().to(dtype)
         packed = Packed(
-            embed_VC=self.embed.weight.detach().to(dtype),
+            embed_VC=embed_VC,
             layers=tuple(block.kernels(fold) for block in self._blocks()),
             norm_scale_C=self.norm.scale().to(wide(dtype)),
             head=pack_linear(self.head_weight(), None, dtype),
+            head_VC=embed_VC[: self.config.vocab_size] if self.head is None else self.head_weight().detach().to(dtype),
             dtype=dtype,
         )
         return Llama(self.config, packed)
@@ -346,6 +352,7 @@ class Llama(nn.Module):
             layers=tuple(block.kernels() for block in self._blocks()),
             norm_scale_C=self.norm.scale(),
             head=lambda x: F.linear(x, head_VC),
+            head_VC=head_VC,
             dtype=self.embed.weight.dtype,
         )
 
@@ -365,6 +372,26 @@ class Llama(nn.Module):
         model.load_state_dict(converted, assign=True)
         model.register_buffer("speed_P", rotary_speeds(sizes.head_dim, sizes.rope_theta, sizes.rope_scaling), False)
         return model
+
+
+def _norm_into(x_NC: Tensor, h_NC: Tensor, floor: Tensor, scale_C: Tensor | None) -> None:
+    """Write the norm of h_NC to x_NC, in the type of x_NC; a scale of None is folded into what comes behind."""
+    length_N1 = torch.hypot(torch.linalg.vector_norm(h_NC, dim=-1, keepdim=True), floor)
+    if scale_C is None:
+        torch.div(h_NC, length_N1, out=x_NC)
+    else:
+        x_NC.copy_(h_NC / length_N1 * scale_C)
+
+
+def _sharpen(logits_KV: Tensor, head_VC: Tensor, hidden_KC: Tensor) -> None:
+    """Compute the best logits of every row once more, in the full type.
+
+    Narrow types write logits near 20 in steps of an eighth, so that the best ones tie and the order of the vocabulary
+    would decide.
+    """
+    best_KT = logits_KV.topk(min(SHARP, logits_KV.shape[1]), dim=1).indices
+    rows_KTC = head_VC[best_KT].to(hidden_KC.dtype)
+    logits_KV.scatter_(1, best_KT, torch.bmm(rows_KTC, hidden_KC[:, :, None]).squeeze(2))
 
 
 def _attention_bias(

@@ -1,0 +1,1 @@
+"""One script a house model: `python -m backend.train.<model>`. Never imported by the app."""
