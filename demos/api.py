@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
-from backend.errors import UserError
 from backend.registry import strategies
 from backend.types import Request, Sampling
 from demos.parts.lab import DEVICE, WAITING_ROOM, Lab
@@ -125,16 +125,18 @@ def _results(race: Race, lab: Lab) -> list[dict[str, Any]]:
             "state": lane.state.value,
             "message": lane.message,
             "text": "" if lane.trace is None else written(lane.trace),
-            "summary": None if lane.trace is None else lane.trace.summary().to_json(),
+            "summary": None if lane.trace is None else _plain(lane.trace.summary().to_json()),
             "end": "" if lane.trace is None else lane.trace.end,
         }
         for lane in race.lanes
     ]
 
 
+def _plain(data: dict[str, Any]) -> dict[str, Any]:
+    """Data whose keys are all strings, as JSON has them."""
+    return dict(json.loads(json.dumps(data)))
+
+
 def written(trace: Any) -> str:
     """The text of a trace, from its pieces."""
     return "".join(trace.pieces.get(token, "") for token in trace.written())
-
-
-__all__ = ["UserError", "mount"]

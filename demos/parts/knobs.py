@@ -79,7 +79,7 @@ def show_slots(
     found = strategies().get(strategy_id)
     roles = [role for role in found.roles if role != "target"] if found else []
     chosen, values = setting.get("models", {}), setting.get("knobs", {})
-    build: dict[str, Any] = {} if models is None else {"choices": models, "allow_custom_value": True}
+    build: dict[str, Any] = {"allow_custom_value": True} | ({} if models is None else {"choices": models})
     slots: list[Any] = [
         gr.Dropdown(visible=True, label=f"{role} model", value=chosen.get(role, USUAL), **build) for role in roles
     ]

@@ -1,0 +1,139 @@
+"""The form: what handlers read, what links carry, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from backend.registry import strategies
+from demos import text
+from demos.parts import knobs, links
+from demos.parts.lab import Lab
+from tests.ui.fakes import FakeCatalog
+
+SIZES = knobs.pool_sizes(knobs.offered("causal"))
+
+
+def form(**changes: Any) -> dict[str, Any]:
+    numbers = {name: default for name, (_, _, default, _) in text.NUMBERS.items()}
+    base = {"prompt": "hello", "mode": "Chat", "model": "", "precision": "auto", **numbers, "lock": True}
+    return {
+        **base,
+        "budget": 8,
+        "lanes": [{"strategy": "speculative", "models": {}, "knobs": {"gamma": 3}}, None, None],
+        **changes,
+    }
+
+
+def values_of(updates: list[Any]) -> list[Any]:
+    """What handlers would be given after these updates."""
+    return [u if isinstance(u, str) else getattr(u, "value", None) for u in updates]
+
+
+@pytest.mark.parametrize("strategy_id", [s.id for s in knobs.offered("causal")])
+def test_slots_carry_every_strategy_both_ways(strategy_id: str) -> None:
+    found = strategies()[strategy_id]
+    setting = {"models": {role: f"house/{role}" for role in found.roles if role != "target"}}
+    setting["knobs"] = {name: option.default for name, option in found.knobs.items()}
+    slots = knobs.show_slots(strategy_id, SIZES, setting)
+    assert len(slots) == sum(SIZES.values())
+    assert knobs.read([strategy_id, *values_of(slots)], SIZES) == {"strategy": strategy_id, **setting}
+
+
+def test_an_unused_lane_is_left_out() -> None:
+    assert knobs.read([knobs.NONE, *[None] * sum(SIZES.values())], SIZES) is None
+    requests = text.make_requests(form())
+    assert [r.strategy for r in requests] == ["autoregressive", "speculative"]
+    assert requests[1].knobs == {"gamma": 3}
+
+
+def test_lanes_share_prompt_sampling_budget_and_seed() -> None:
+    a, b = text.make_requests(form(seed=7, temperature=0.5, mode="Complete"))
+    assert (a.prompt, a.sampling, a.budget, a.seed) == (b.prompt, b.sampling, b.budget, b.seed)
+    assert a.prompt == {"text": "hello", "chat": False}
+    assert a.seed == 7
+
+
+def test_an_unlocked_seed_is_new_every_time() -> None:
+    assert len({text.make_requests(form(lock=False))[0].seed for _ in range(8)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [({"prompt": "  "}, "prompt is empty"), ({"budget": 0}, "between 1 and"), ({"budget": 10**6}, "between 1 and")],
+)
+def test_what_cannot_run_is_refused_at_once(changes: dict[str, Any], sentence: str) -> None:
+    lab = Lab(FakeCatalog())  # type: ignore[arg-type]
+    with pytest.raises(gr.Error, match=sentence):
+        next(text.run(lab, form(**changes), "me"))
+    assert lab.running == 0
+
+
+def test_the_handler_yields_states_in_order_and_tables_at_the_end() -> None:
+    lab = Lab(FakeCatalog(0.002, load_seconds=0.3))  # type: ignore[arg-type]
+    seen = list(text.run(lab, form(budget=200), "me"))
+    states = list(dict.fromkeys(values[0]["state"] for values in seen))
+    assert states[-1] == "done"
+    assert {"loading", "running"} <= set(states)
+    assert {len(values) for values in seen} == {8}
+    assert len(seen[-1][5]) == 2, "a row a lane in the summary"
+    assert str(seen[-1][7]).endswith(".json.gz")
+
+
+def test_closing_the_handler_frees_the_device_and_stop_is_the_visitors_own() -> None:
+    catalog = FakeCatalog(0.01)
+    lab = Lab(catalog)  # type: ignore[arg-type]
+    mine = text.run(lab, form(budget=500), "me")
+    next(mine)
+    lab.stop("somebody else")
+    race = lab._races["me"]
+    assert not race.stopping
+    mine.close()
+    assert race.wait(2)
+    assert not catalog.lock.locked()
+
+
+def test_a_second_run_of_a_visitor_stops_the_first() -> None:
+    lab = Lab(FakeCatalog(0.01))  # type: ignore[arg-type]
+    first = text.run(lab, form(budget=500), "me")
+    next(first)
+    race = lab._races["me"]
+    assert list(text.run(lab, form(budget=4), "me"))[-1][0]["state"] == "done"
+    assert race.over
+    assert list(first)[-1][0]["state"] == "stopped"
+
+
+def test_links_go_both_ways() -> None:
+    query = links.make_link("text", form(prompt="Grüße 🎈"))
+    assert query.startswith("?v=1&tab=text&c=")
+    parts = dict(pair.split("=", 1) for pair in query[1:].split("&"))
+    assert links.read_link(parts)["prompt"] == "Grüße 🎈"
+
+
+@pytest.mark.parametrize("query", [{}, {"v": "2", "c": "x"}, {"v": "1", "c": "%%%"}, {"v": "1", "c": "eJw"}])
+def test_broken_links_are_ignored(query: dict[str, str]) -> None:
+    assert links.read_link(query) == {}
+
+
+def test_a_link_that_unpacks_to_too_much_is_ignored() -> None:
+    query = links.make_link("text", {"prompt": "a" * 200_000})
+    parts = dict(pair.split("=", 1) for pair in query[1:].split("&"))
+    assert links.read_link(parts) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [(5, 2.0), (-1, 0.0), ("x", 0.5), (True, 0.5), (float("nan"), 0.5), (1, 1.0)]
+)
+def test_numbers_of_links_are_clamped(given: Any, read: float) -> None:
+    assert links.number({"t": given}, "t", 0.0, 2.0, 0.5) == read
+
+
+@pytest.mark.parametrize(
+    "lane",
+    ["x", 5, [], {"strategy": "no_such"}, {"strategy": "speculative", "knobs": {"gamma": 99, "x": 1}, "models": 3}],
+)
+def test_hostile_links_fill_nothing_unknown(lane: Any) -> None:
+    cleaned = text._clean(lane)
+    assert cleaned is None or cleaned == {"strategy": "speculative", "models": {}, "knobs": {}}
