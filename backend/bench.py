@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from backend.catalog import ASSETS, DRAFT, DTYPES, LOCAL, Catalog
 from backend.costs import cost_curve, interpolated
+from backend.documents import is_current, marks, write
 from backend.errors import UserError
 from backend.protocols import CausalSession
 from backend.registry import compatible, find
@@ -31,6 +32,7 @@ from backend.types import Request, Sampling
 
 PROMPTS = ASSETS / "prompts.jsonl"
 BASELINE = "autoregressive"
+TABLE = marks("bench", "python -m backend.bench --report assets/bench/text.json --write README.md")
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,34 @@ def _modelled(
     return lambda trace: speedup_modelled(trace, interpolated(target), ratio)
 
 
+def report(result: Mapping[str, Any]) -> str:
+    """A result as Markdown: where it was measured, the table, and how it compares with the peer."""
+    e = result["environment"]
+    where = (
+        f"{e['model']} in {e['dtype']}, draft {e['draft']}, {e['prompts']} shipped prompts, {e['new_tokens']} new "
+        f"tokens, temperature {e['temperature']:g}; {e['device']}: {e['cpu']}, {e['threads']} threads, "
+        f"torch {e['torch']}, Python {e['python']}, {e['date']}. Medians of {e['repeats']} alternating repeats."
+    )
+    peer = "\n".join(
+        f"- `{name}`: {ratio:.2f} x transformers' counterpart at its faster precision"
+        for name, ratio in result["over_peer"].items()
+    )
+    return f"{where}\n\n{table(result['rows'])}\n\n{peer}".strip()
+
+
+def _report(source: Path, target: Path | None, check: Path | None) -> int:
+    text = report(json.loads(source.read_text(encoding="utf-8")))
+    if check:
+        current = is_current(check, TABLE, text)
+        print(f"{check} is up to date." if current else f"{check} is out of date: run with --write {check}")
+        return int(not current)
+    if target:
+        write(target, TABLE, text)
+    else:
+        print(text)
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m backend.bench", description=__doc__.splitlines()[0])
@@ -299,7 +329,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     parser.add_argument("--peer", choices=["transformers"], help="also time another library's counterparts")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write {environment, rows} here")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="measure nothing; print a result written by --json")
+    parser.add_argument("--write", type=Path, metavar="README", help="with --report: put the tables into this file")
+    parser.add_argument("--check", type=Path, metavar="README", help="with --report: exit 1 unless it holds them")
     args = parser.parse_args(argv)
+    if args.report:
+        return _report(args.report, args.write, args.check)
     try:
         result = bench(args, tell=lambda line: print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True))
     except UserError as error:

@@ -191,7 +191,7 @@ def test_plain_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_check_compares_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    readme, (begin, end) = tmp_path / "README.md", registry.TABLE_MARKS
+    readme, (begin, end) = tmp_path / "README.md", registry.TABLE
     readme.write_text(f"# Title\n\n{begin}\n{registry.table()}\n{end}\n\nMore.\n")
     assert registry.main(["--check", str(readme)]) == 0
     readme.write_text(readme.read_text().replace("autoregressive", "autoregressiv"))
@@ -199,6 +199,16 @@ def test_check_compares_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture
     readme.write_text("# No table\n")
     assert registry.main(["--check", str(readme)]) == 1
     assert "out of date" in capsys.readouterr().out
+
+
+def test_write_puts_the_table_in_and_nothing_else_changes(tmp_path: Path) -> None:
+    readme, (begin, end) = tmp_path / "README.md", registry.TABLE
+    readme.write_text(f"# Title\n\n{begin}\nold\n{end}\n\nMore.\n")
+    assert registry.main(["--write", str(readme)]) == 0
+    assert registry.main(["--check", str(readme)]) == 0
+    assert readme.read_text().startswith("# Title\n\n")
+    assert readme.read_text().endswith("\n\nMore.\n")
+    assert "old" not in readme.read_text()
 
 
 def test_table_has_a_row_a_strategy(capsys: pytest.CaptureFixture[str]) -> None:
