@@ -41,4 +41,4 @@ Keyboard: press **?** anywhere outside a text box.
 
 def build(lab: Lab) -> None:
     """Place the tab."""
-    gr.Markdown(TEXT, elem_classes="dl-prose")
+    gr.Markdown(TEXT, elem_classes=["dl-prose", "dl-about"])

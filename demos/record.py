@@ -18,10 +18,11 @@ from backend.trace import Trace
 from backend.types import Request
 from demos.parts.assets import TRACES
 from demos.parts.examples import EXAMPLES, Example
+from demos.parts.form import BASELINE
 from demos.parts.knobs import offered
 from demos.parts.race import Line, Race, State
 from demos.parts.tables import save_race
-from demos.text import BASELINE, PROTOCOL, machine
+from demos.text import PROTOCOL, machine
 
 LANES = 3  # strategies beside the baseline in a recorded race
 REPEATS = 3  # races from which the one with the median baseline time is kept

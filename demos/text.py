@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import random
+import inspect
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,94 +15,15 @@ import gradio as gr
 from backend.errors import UserError
 from backend.registry import Strategy, strategies
 from backend.trace import Trace
-from backend.types import Request, Sampling
 from demos.parts import knobs, links, tables
-from demos.parts.examples import EXAMPLES, first_race, recorded_race
-from demos.parts.knobs import LaneForm
+from demos.parts.examples import EXAMPLES, Example, first_race, recorded_race
+from demos.parts.form import BASELINE, LABELS, NUMBERS, PRECISIONS, Form, form_of, make_requests
 from demos.parts.lab import DEVICE, WAITING_ROOM, Lab
-from demos.parts.race import Lane
 from demos.parts.snapshot import MEANING, finished, live
 from demos.parts.views import lane_board, live_plots
 
 ID, TITLE = "text", "Text"
 PROTOCOL = "causal"
-BASELINE = "autoregressive"
-PRECISIONS = ("auto", "float32", "bfloat16")
-MAX_TOKENS = 512  # of a race in the app; the library allows more
-NUMBERS: Mapping[str, tuple[float, float, float, float]] = {  # name: low, high, default, step
-    "temperature": (0.0, 2.0, 0.0, 0.05),
-    "top_k": (0, 200, 0, 1),
-    "top_p": (0.05, 1.0, 1.0, 0.01),
-    "min_p": (0.0, 0.5, 0.0, 0.01),
-    "repetition_penalty": (1.0, 1.5, 1.0, 0.01),
-    "budget": (1, MAX_TOKENS, 96, 1),
-    "seed": (0, 2**31 - 1, 0, 1),
-}
-LABELS = {
-    "temperature": "Temperature (0 is greedy)",
-    "top_k": "Top-k: only the k most likely (0 is off)",
-    "top_p": "Top-p: smallest set with this probability (1 is off)",
-    "min_p": "Min-p: at least this share of the best (0 is off)",
-    "repetition_penalty": "Repetition penalty (1 is off)",
-    "budget": "New tokens a lane, at most",
-}
-
-
-@dataclass
-class Form:
-    """Every input of the tab, and how to read and fill it."""
-
-    plain: dict[str, Any]  # component by name: prompt, mode, model, precision, the numbers, lock
-    lanes: list[LaneForm]
-    sizes: dict[str, int]
-
-    @property
-    def inputs(self) -> list[Any]:
-        """What handlers get, in the order that `read` expects."""
-        return [*self.plain.values(), *(c for lane in self.lanes for c in lane.inputs)]
-
-    @property
-    def outputs(self) -> list[Any]:
-        """What `fill` updates."""
-        return [*self.plain.values(), *(c for lane in self.lanes for c in _lane_outputs(lane))]
-
-    def read(self, values: Sequence[Any]) -> dict[str, Any]:
-        """The form as plain data: the plain inputs by name, and "lanes"."""
-        form: dict[str, Any] = dict(zip(self.plain, values, strict=False))
-        rest, width = list(values[len(self.plain) :]), len(self.lanes[0].inputs)
-        chunks = [rest[i * width : (i + 1) * width] for i in range(len(self.lanes))]
-        form["lanes"] = [knobs.read(chunk, self.sizes) for chunk in chunks]
-        return form
-
-    def fill(self, form: Mapping[str, Any]) -> list[Any]:
-        """Updates that put plain data into the form; what is unknown or out of range is ignored or clamped."""
-        plain = {name: gr.skip() for name in self.plain}
-        for name in ("prompt", "model"):
-            if isinstance(form.get(name), str):
-                plain[name] = form[name][:20_000]
-        if form.get("mode") in ("Chat", "Complete"):
-            plain["mode"] = form["mode"]
-        if form.get("precision") in PRECISIONS:
-            plain["precision"] = form["precision"]
-        for name, (low, high, default, step) in NUMBERS.items():
-            if name in form:
-                plain[name] = links.number(form, name, low, high, int(default) if step == 1 else default)
-        if "seed" in form:
-            plain["lock"] = True
-        given = form.get("lanes")
-        lanes = given if isinstance(given, list) else []
-        updates = [
-            u for i in range(len(self.lanes)) for u in self._fill_lane(lanes[i] if i < len(lanes) else None, given)
-        ]
-        return [*plain.values(), *updates]
-
-    def _fill_lane(self, lane: Any, given: Any) -> list[Any]:
-        setting = _clean(lane)
-        if given is None or (lane is not None and setting is None):
-            return [gr.skip()] * (3 + sum(self.sizes.values()))
-        if setting is None:
-            return [knobs.NONE, *knobs.show(knobs.NONE, self.sizes)]
-        return [setting["strategy"], *knobs.show(setting["strategy"], self.sizes, setting)]
 
 
 def build(lab: Lab) -> None:
@@ -122,23 +44,20 @@ def build(lab: Lab) -> None:
 
 def _build_form(lab: Lab, known: Sequence[Strategy], traces: Sequence[Trace]) -> tuple[Form, dict[str, Any]]:
     """The left column. traces: of the race that is shown, whose settings become the defaults."""
-    first = traces[0].request if traces else None
+    first = form_of(traces) if traces else None
     entries = [entry for entry in lab.catalog().entries() if entry.modality == "text"]
     plain: dict[str, Any] = {}
     buttons: dict[str, Any] = {}
     with gr.Column(elem_classes=["dl-ask", "dl-group"]):
-        text = (
-            EXAMPLES[0].prompt
-            if first is None
-            else str(first.prompt["text"] if isinstance(first.prompt, Mapping) else first.prompt)
-        )
-        plain["prompt"] = gr.Textbox(text, label="Prompt", lines=4, max_lines=12, elem_id=f"{ID}-prompt")
+        text = first["prompt"] if first else EXAMPLES[0].prompt
+        plain["prompt"] = gr.Textbox(text, label="Prompt", lines=4, max_lines=8, elem_id=f"{ID}-prompt")
         with gr.Row(elem_classes="dl-chiprow"):
             buttons["chips"] = [
                 gr.Button(e.kind.capitalize(), size="sm", elem_id=f"{ID}-chip-{e.kind}") for e in EXAMPLES
             ]
+        mode = first["mode"] if first else "Chat"
         plain["mode"] = gr.Radio(
-            ["Chat", "Complete"], value="Chat", show_label=False, container=False, elem_id=f"{ID}-mode"
+            ["Chat", "Complete"], value=mode, show_label=False, container=False, elem_id=f"{ID}-mode"
         )
         with gr.Row(elem_classes="dl-actions"):
             buttons["run"] = gr.Button("Run", variant="primary", elem_id=f"{ID}-run")
@@ -156,12 +75,10 @@ def _build_form(lab: Lab, known: Sequence[Strategy], traces: Sequence[Trace]) ->
     return Form({name: plain[name] for name in order}, lanes, knobs.pool_sizes(known)), buttons
 
 
-def _build_settings(entries: Sequence[Any], first: Request | None) -> dict[str, Any]:
+def _build_settings(entries: Sequence[Any], first: Mapping[str, Any] | None) -> dict[str, Any]:
     """Model, precision, sampling, budget and seed."""
     defaults = {name: default for name, (_, _, default, _) in NUMBERS.items()}
-    if first is not None:
-        defaults |= {name: getattr(first.sampling, name) for name in NUMBERS if hasattr(first.sampling, name)}
-        defaults |= {"budget": min(first.budget, MAX_TOKENS), "seed": first.seed}
+    defaults |= {name: first[name] for name in NUMBERS} if first else {}
     plain: dict[str, Any] = {}
     with gr.Column(elem_classes="dl-group"):
         choices = [(f"{e.title}{'' if e.available else ' (not here)'}", e.id) for e in entries]
@@ -194,11 +111,18 @@ def _build_details(form: Form, known: Sequence[Strategy], traces: Sequence[Trace
     details: dict[str, Any] = {}
     with gr.Accordion("Summary", open=False):
         details["summary"] = gr.Dataframe(
-            tables.summary_rows(lanes) if lanes else None, headers=tables.SUMMARY, interactive=False, wrap=True
+            tables.summary_rows(lanes) if lanes else None,
+            headers=tables.SUMMARY,
+            interactive=False,
+            elem_classes="dl-table",
         )
     with gr.Accordion("Steps", open=False):
         details["steps"] = gr.Dataframe(
-            tables.step_rows(lanes) if lanes else None, headers=tables.STEPS, interactive=False, max_height=420
+            tables.step_rows(lanes) if lanes else None,
+            headers=tables.STEPS,
+            interactive=False,
+            max_height=420,
+            elem_classes="dl-table",
         )
     with gr.Accordion("How these strategies work", open=False):
         details["how"] = gr.Markdown(
@@ -238,9 +162,8 @@ def _connect(
         None, link, None, js="(link) => { window.DecodingLab.copyLink(link); }", **quick
     )
     for example, chip in zip(EXAMPLES, buttons["chips"], strict=True):
-        chip.click(
-            _chooser(example.kind), showing, [form.plain["prompt"], form.plain["mode"], board, *tables_out], **quick
-        )
+        choose = partial(_choose, form, example)
+        chip.click(choose, showing, [*form.outputs, board, *tables_out], **quick)
     menus = [lane.strategy for lane in form.lanes]
     gr.on([m.change for m in menus], lambda *chosen: explain(chosen), menus, details["how"], **quick)
     details["open"].upload(_open_file, details["open"], [board, showing, *tables_out], **quick)
@@ -283,27 +206,6 @@ def run(lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[tuple[Any, ..
     yield board, gr.Button(interactive=True), gr.Button(interactive=False), requests[0].seed, "live", *done
 
 
-def make_requests(form: Mapping[str, Any]) -> list[Request]:
-    """One request a lane, the baseline first. Raises UserError where the form cannot be run at all."""
-    text = form["prompt"] or ""
-    if not text.strip():
-        raise UserError("The prompt is empty: type a question, or press one of the examples below the box.")
-    if not 1 <= (form["budget"] or 0) <= MAX_TOKENS:
-        raise UserError(f"The budget must lie between 1 and {MAX_TOKENS} new tokens, but it is {form['budget']}.")
-    seed = int(form["seed"] or 0) if form["lock"] else random.SystemRandom().randrange(2**31)
-    filters = {name: form[name] for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
-    sampling = Sampling(**{**filters, "top_k": int(filters["top_k"])})
-    prompt: Any = text if form["mode"] == "Chat" else {"text": text, "chat": False}
-    lanes = [{"strategy": BASELINE, "models": {}, "knobs": {}}, *(lane for lane in form["lanes"] if lane)]
-    target = {"target": form["model"]} if form["model"] else {}
-    return [
-        Request(
-            lane["strategy"], prompt, {**target, **lane["models"]}, lane["knobs"], sampling, int(form["budget"]), seed
-        )
-        for lane in lanes
-    ]
-
-
 def make_link(form: Mapping[str, Any]) -> str:
     """A link to this form; a notice and "" where the prompt is too long for one."""
     link = links.make_link(ID, {name: value for name, value in form.items() if name != "lock"})
@@ -313,18 +215,20 @@ def make_link(form: Mapping[str, Any]) -> str:
 
 
 def explain(chosen: Sequence[str]) -> str:
-    """What the chosen strategies do, from their own files."""
+    """What the chosen strategies do, from the docstrings of their own files."""
     parts = []
     for found in (strategies().get(s) for s in dict.fromkeys([BASELINE, *chosen])):
         if found is not None:
-            paper = (
+            text = inspect.getdoc(sys.modules[found.run.__module__]) or ""
+            rest = text.partition("\n\n")[2].replace("\nShow: ", "\n\n**Watch** ").replace("\n\n\n", "\n\n")
+            link = (
                 f"[arXiv:{found.paper}](https://arxiv.org/abs/{found.paper})"
                 if found.paper[:4].isdigit()
                 else found.paper
             )
             promise = f"**{found.guarantee.value}**: {MEANING[found.guarantee.value]}."
-            source = f"Source: {paper}; `backend/strategies/{PROTOCOL}/{found.id}.py`."
-            parts.append(f"#### {found.title}\n{found.about}\n\n{promise} {source}")
+            source = f"Source: {link}; `backend/strategies/{PROTOCOL}/{found.id}.py`."
+            parts.append(f"#### {found.title}\n{found.about}\n\n{rest}\n\n{promise} {source}")
     return "\n\n".join(parts)
 
 
@@ -335,17 +239,13 @@ def machine(environment: Mapping[str, Any]) -> str:
     return f"{name}, {environment.get('dtype')}"
 
 
-def _chooser(kind: str) -> Any:
-    """Handler of an example's chip: the prompt, and its recorded race as long as no live one is shown."""
-
-    def choose(showing: str) -> tuple[Any, ...]:
-        example = next(e for e in EXAMPLES if e.kind == kind)
-        mode, path = "Chat" if example.chat else "Complete", recorded_race(kind)
-        if path is None or showing != "recorded":
-            return example.prompt, mode, *(gr.skip() for _ in range(4))
-        return example.prompt, mode, *_recorded(path)
-
-    return choose
+def _choose(form: Form, example: Example, showing: str) -> tuple[Any, ...]:
+    """An example's prompt; with its recorded race and that race's settings as long as no live race is shown."""
+    path = recorded_race(example.kind)
+    if path is None or showing != "recorded":
+        filled = form.fill({"prompt": example.prompt, "mode": "Chat" if example.chat else "Complete"})
+        return *filled, *(gr.skip() for _ in range(4))
+    return *form.fill(form_of(tables.load_race(path)[0])), *_recorded(path)
 
 
 def _recorded(path: Path) -> tuple[Any, ...]:
@@ -374,33 +274,6 @@ def _chosen(known: Sequence[Strategy], traces: Sequence[Trace]) -> list[str]:
     return [*chosen, knobs.NONE, knobs.NONE, knobs.NONE][:3]
 
 
-def _clean(lane: Any) -> dict[str, Any] | None:
-    """A lane of a link, with everything unknown or out of range left out."""
-    found = strategies().get(lane.get("strategy", "")) if isinstance(lane, dict) else None
-    if found is None:
-        return None
-    given: Any = lane.get("knobs")
-    settings: dict[str, Any] = {}
-    for name, option in found.knobs.items():
-        if isinstance(given, dict) and name in given:
-            try:
-                settings[name] = option.check(found.id, name, given[name])
-            except UserError:
-                continue
-    models: Any = lane.get("models")
-    roles = (
-        {r: m for r, m in models.items() if r in found.roles and isinstance(m, str)} if isinstance(models, dict) else {}
-    )
-    return {"strategy": found.id, "models": roles, "knobs": settings}
-
-
-def _lane_outputs(lane: LaneForm) -> list[Any]:
-    return [lane.strategy, lane.promise, lane.options, *lane.slots]
-
-
 def _slider(name: str, value: float) -> gr.Slider:
     low, high, _, step = NUMBERS[name]
     return gr.Slider(low, high, value=value, step=step, label=LABELS[name], buttons=[], elem_id=f"{ID}-{name}")
-
-
-__all__ = ["Lane", "build", "run"]

@@ -219,7 +219,10 @@
       if (press(`${id}-run`)) event.preventDefault();
       return;
     }
-    if (event.key === "Escape") { press(`${id}-stop`); return; }
+    if (event.key === "Escape") {
+      if (event.target.getAttribute?.("aria-expanded") !== "true") press(`${id}-stop`);
+      return;
+    }
     if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
     const control = event.target.closest?.("button, a, summary, [role=button], [role=tab], [role=option], [role=radio], input, label");
     const the = race(id);

@@ -225,7 +225,7 @@
       });
       const waiting = meta.state === "queued" && this.race.value.ahead ? `waiting for the device, ${this.race.value.ahead} before you` : "";
       const message = meta.message || waiting;
-      set(c.message, loading && message ? `${message} · ${percent(meta.fraction)}` : message);
+      set(c.message, loading && message && meta.fraction < 1 ? `${message} · ${percent(meta.fraction)}` : message);
       c.message.hidden = !message;
       const why = s && s.time < 0.995 && m.units >= 8 && !this.race.active ? reasons(s) : "";
       set(c.why, why);

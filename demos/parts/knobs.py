@@ -51,7 +51,7 @@ def build_lane(number: int, strategy_id: str, known: Sequence[Strategy], model_i
             slots = show_slots(strategy_id, sizes, {}, model_menu(model_ids))
     form = LaneForm(menu, promise, accordion, slots)
     outputs = [promise, accordion, *form.slots]
-    menu.change(lambda s: show(s, sizes), menu, outputs, api_visibility="private", show_progress="hidden", queue=False)
+    menu.input(lambda s: show(s, sizes), menu, outputs, api_visibility="private", show_progress="hidden", queue=False)
     return form
 
 
@@ -138,7 +138,15 @@ def _filled(name: str, option: Option, value: Any) -> Any:
     low, high = option.low or 0, option.high if option.high is not None else 100
     step = 1 if option.kind is int else 0.01
     return gr.Slider(
-        minimum=low, maximum=high, step=step, visible=True, label=label, info=option.help, value=value, interactive=True
+        minimum=low,
+        maximum=high,
+        step=step,
+        visible=True,
+        label=label,
+        info=option.help,
+        value=value,
+        interactive=True,
+        buttons=[],
     )
 
 

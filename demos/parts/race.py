@@ -19,7 +19,7 @@ from backend.run import Run, decode
 from backend.trace import Trace
 from backend.types import Request
 
-WARM_BUDGET = 6  # tokens of the untimed first run of a strategy
+WARM_BUDGET = 4  # tokens of the untimed first run of a strategy
 DEADLINE_SECONDS = 600.0  # wall time after which a race is stopped
 PAUSE_SECONDS = 0.22  # between two looks at a running race
 BROKEN = "Something broke inside Decoding Lab; the log of the server has the details, the other lanes go on."
@@ -184,7 +184,7 @@ class Race:
                     runs[i] = run
             limit = time.perf_counter() + self._deadline
             for i in runs:
-                self.lanes[i].state = State.RUNNING
+                self.lanes[i].state, self.lanes[i].message = State.RUNNING, ""
             while runs and not self.stopping and time.perf_counter() < limit:
                 i = min(runs, key=lambda i: self.lanes[i].clock)
                 if not self._step(self.lanes[i], runs[i]):
@@ -212,7 +212,7 @@ class Race:
         except Exception as error:
             lane.fail(error)
             return None
-        lane.message, lane.trace = "", run.trace
+        lane.message, lane.fraction, lane.trace = "ready", 1.0, run.trace
         return run
 
     def _warm_up(self, request: Request) -> None:

@@ -16,8 +16,8 @@ from demos.parts.race import Lane
 from demos.parts.snapshot import recorded
 
 SUMMARY = [
-    "strategy", "tokens", "target calls", "draft calls", "seconds", "tok/s", "tokens per call", "kept of judged",
-    "x calls", "x modelled", "x time", "against lane 1", "end",
+    "strategy", "tokens", "calls", "draft calls", "seconds", "tok/s", "tok/call", "kept", "× calls", "× modelled",
+    "× time", "against lane 1", "end",
 ]  # fmt: skip
 STEPS = [
     "lane",
@@ -25,7 +25,7 @@ STEPS = [
     "new tokens",
     "kept",
     "rejected",
-    "not reached",
+    "unread",
     "target calls",
     "draft calls",
     "rows",

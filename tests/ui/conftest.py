@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 import app
@@ -14,6 +15,9 @@ from demos.parts import examples
 from demos.parts.tables import save_race
 from demos.record import record_race
 from tests.ui.fakes import FakeCatalog
+
+for _name in anyio.__all__ if hasattr(anyio, "__all__") else dir(anyio):
+    getattr(anyio, _name)  # now: pytest rewrites it on import, and that may not happen in a thread of the server
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = (
@@ -32,7 +36,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     patch.setenv("NO_PROXY", "localhost,127.0.0.1")
     traces = record_race(FakeCatalog(0.002), examples.EXAMPLES[0], ["speculative", "token_recycling"], 40)  # type: ignore[arg-type]
     save_race(traces, folder / f"race-{examples.EXAMPLES[0].kind}.json.gz", LABEL)
-    demo = app.build(FakeCatalog(0.008, load_seconds=0.3))  # type: ignore[arg-type]
+    demo = app.build(FakeCatalog(0.02, load_seconds=0.3))  # type: ignore[arg-type]
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.options())
     yield address
     demo.close()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from gradio_client import Client
 
 from tests.ui.conftest import LABEL
 from tests.ui.fakes import HOSTILE
@@ -193,6 +195,19 @@ def test_a_link_fills_the_form_and_runs_nothing(visit: Visit, browser: Any, url:
     other.check()
     other.context.close()
     visit.check()
+
+
+def test_a_closed_tab_frees_the_device(browser: Any, url: str) -> None:
+    client = Client(url, verbose=False, analytics_enabled=False)
+    gone = Visit(browser, url, 1280, 800)
+    gone.run(500)
+    gone.page.wait_for_selector(LANE.format(1) + '[data-state="running"]')
+    assert client.predict(api_name="/health")["running"] == 1
+    gone.context.close()
+    end = time.monotonic() + 8
+    while client.predict(api_name="/health")["running"]:
+        assert time.monotonic() < end, "the race went on without anybody watching"
+        time.sleep(0.2)
 
 
 def test_reduced_motion_is_respected(browser: Any, url: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from backend.registry import strategies
 from demos import text
+from demos.parts import form as form_module
 from demos.parts import knobs, links
 from demos.parts.lab import Lab
 from tests.ui.fakes import FakeCatalog
@@ -17,7 +18,7 @@ SIZES = knobs.pool_sizes(knobs.offered("causal"))
 
 
 def form(**changes: Any) -> dict[str, Any]:
-    numbers = {name: default for name, (_, _, default, _) in text.NUMBERS.items()}
+    numbers = {name: default for name, (_, _, default, _) in form_module.NUMBERS.items()}
     base = {"prompt": "hello", "mode": "Chat", "model": "", "precision": "auto", **numbers, "lock": True}
     return {
         **base,
@@ -44,20 +45,20 @@ def test_slots_carry_every_strategy_both_ways(strategy_id: str) -> None:
 
 def test_an_unused_lane_is_left_out() -> None:
     assert knobs.read([knobs.NONE, *[None] * sum(SIZES.values())], SIZES) is None
-    requests = text.make_requests(form())
+    requests = form_module.make_requests(form())
     assert [r.strategy for r in requests] == ["autoregressive", "speculative"]
     assert requests[1].knobs == {"gamma": 3}
 
 
 def test_lanes_share_prompt_sampling_budget_and_seed() -> None:
-    a, b = text.make_requests(form(seed=7, temperature=0.5, mode="Complete"))
+    a, b = form_module.make_requests(form(seed=7, temperature=0.5, mode="Complete"))
     assert (a.prompt, a.sampling, a.budget, a.seed) == (b.prompt, b.sampling, b.budget, b.seed)
     assert a.prompt == {"text": "hello", "chat": False}
     assert a.seed == 7
 
 
 def test_an_unlocked_seed_is_new_every_time() -> None:
-    assert len({text.make_requests(form(lock=False))[0].seed for _ in range(8)}) > 1
+    assert len({form_module.make_requests(form(lock=False))[0].seed for _ in range(8)}) > 1
 
 
 @pytest.mark.parametrize(
@@ -135,5 +136,5 @@ def test_numbers_of_links_are_clamped(given: Any, read: float) -> None:
     ["x", 5, [], {"strategy": "no_such"}, {"strategy": "speculative", "knobs": {"gamma": 99, "x": 1}, "models": 3}],
 )
 def test_hostile_links_fill_nothing_unknown(lane: Any) -> None:
-    cleaned = text._clean(lane)
+    cleaned = form_module.clean(lane)
     assert cleaned is None or cleaned == {"strategy": "speculative", "models": {}, "knobs": {}}

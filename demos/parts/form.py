@@ -1,0 +1,159 @@
+"""The form of a tab that races strategies on text: its ranges, how it is read, filled and turned into requests."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from backend.errors import UserError
+from backend.registry import strategies
+from backend.trace import Trace
+from backend.types import Request, Sampling
+from demos.parts import knobs, links
+from demos.parts.knobs import LaneForm
+
+BASELINE = "autoregressive"
+PRECISIONS = ("auto", "float32", "bfloat16")
+MAX_TOKENS = 512  # of a race in the app; the library allows more
+NUMBERS: Mapping[str, tuple[float, float, float, float]] = {  # name: low, high, default, step
+    "temperature": (0.0, 2.0, 0.0, 0.05),
+    "top_k": (0, 200, 0, 1),
+    "top_p": (0.05, 1.0, 1.0, 0.01),
+    "min_p": (0.0, 0.5, 0.0, 0.01),
+    "repetition_penalty": (1.0, 1.5, 1.0, 0.01),
+    "budget": (1, MAX_TOKENS, 96, 1),
+    "seed": (0, 2**31 - 1, 0, 1),
+}
+LABELS = {
+    "temperature": "Temperature (0 is greedy)",
+    "top_k": "Top-k: only the k most likely (0 is off)",
+    "top_p": "Top-p: smallest set with this probability (1 is off)",
+    "min_p": "Min-p: at least this share of the best (0 is off)",
+    "repetition_penalty": "Repetition penalty (1 is off)",
+    "budget": "New tokens a lane, at most",
+}
+
+
+@dataclass
+class Form:
+    """Every input of the tab, and how to read and fill it."""
+
+    plain: dict[str, Any]  # component by name: prompt, mode, model, precision, the numbers, lock
+    lanes: list[LaneForm]
+    sizes: dict[str, int]
+
+    @property
+    def inputs(self) -> list[Any]:
+        """What handlers get, in the order that `read` expects."""
+        return [*self.plain.values(), *(c for lane in self.lanes for c in lane.inputs)]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `fill` updates."""
+        return [*self.plain.values(), *(c for lane in self.lanes for c in _lane_outputs(lane))]
+
+    def read(self, values: Sequence[Any]) -> dict[str, Any]:
+        """The form as plain data: the plain inputs by name, and "lanes"."""
+        form: dict[str, Any] = dict(zip(self.plain, values, strict=False))
+        rest, width = list(values[len(self.plain) :]), len(self.lanes[0].inputs)
+        chunks = [rest[i * width : (i + 1) * width] for i in range(len(self.lanes))]
+        form["lanes"] = [knobs.read(chunk, self.sizes) for chunk in chunks]
+        return form
+
+    def fill(self, form: Mapping[str, Any]) -> list[Any]:
+        """Updates that put plain data into the form; what is unknown or out of range is ignored or clamped."""
+        plain = {name: gr.skip() for name in self.plain}
+        for name in ("prompt", "model"):
+            if isinstance(form.get(name), str):
+                plain[name] = form[name][:20_000]
+        if form.get("mode") in ("Chat", "Complete"):
+            plain["mode"] = form["mode"]
+        if form.get("precision") in PRECISIONS:
+            plain["precision"] = form["precision"]
+        for name, (low, high, default, step) in NUMBERS.items():
+            if name in form:
+                plain[name] = links.number(form, name, low, high, int(default) if step == 1 else default)
+        if "seed" in form:
+            plain["lock"] = True
+        given = form.get("lanes")
+        lanes = given if isinstance(given, list) else []
+        updates = [
+            u for i in range(len(self.lanes)) for u in self._fill_lane(lanes[i] if i < len(lanes) else None, given)
+        ]
+        return [*plain.values(), *updates]
+
+    def _fill_lane(self, lane: Any, given: Any) -> list[Any]:
+        setting = clean(lane)
+        if given is None or (lane is not None and setting is None):
+            return [gr.skip()] * (3 + sum(self.sizes.values()))
+        if setting is None:
+            return [knobs.NONE, *knobs.show(knobs.NONE, self.sizes)]
+        return [setting["strategy"], *knobs.show(setting["strategy"], self.sizes, setting)]
+
+
+def form_of(traces: Sequence[Trace]) -> dict[str, Any]:
+    """The form that would make these runs again."""
+    first = traces[0].request
+    raw = first.prompt
+    lanes = [
+        {"strategy": r.strategy, "knobs": dict(r.knobs), "models": {k: v for k, v in r.models.items() if k != "target"}}
+        for r in (trace.request for trace in traces[1:])
+    ]
+    sampling = {name: getattr(first.sampling, name) for name in NUMBERS if hasattr(first.sampling, name)}
+    return {
+        "prompt": raw["text"] if isinstance(raw, Mapping) else raw,
+        "mode": "Complete" if isinstance(raw, Mapping) and raw.get("chat") is False else "Chat",
+        **sampling,
+        "budget": first.budget,
+        "seed": first.seed,
+        "lanes": lanes,
+    }
+
+
+def make_requests(form: Mapping[str, Any]) -> list[Request]:
+    """One request a lane, the baseline first. Raises UserError where the form cannot be run at all."""
+    text = form["prompt"] or ""
+    if not text.strip():
+        raise UserError("The prompt is empty: type a question, or press one of the examples below the box.")
+    if not 1 <= (form["budget"] or 0) <= MAX_TOKENS:
+        raise UserError(f"The budget must lie between 1 and {MAX_TOKENS} new tokens, but it is {form['budget']}.")
+    seed = int(form["seed"] or 0) if form["lock"] else random.SystemRandom().randrange(2**31)
+    filters = {name: form[name] for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
+    sampling = Sampling(**{**filters, "top_k": int(filters["top_k"])})
+    prompt: Any = text if form["mode"] == "Chat" else {"text": text, "chat": False}
+    lanes = [{"strategy": BASELINE, "models": {}, "knobs": {}}, *(lane for lane in form["lanes"] if lane)]
+    target = {"target": form["model"]} if form["model"] else {}
+    return [
+        Request(
+            lane["strategy"], prompt, {**target, **lane["models"]}, lane["knobs"], sampling, int(form["budget"]), seed
+        )
+        for lane in lanes
+    ]
+
+
+def clean(lane: Any) -> dict[str, Any] | None:
+    """A lane of a link, with everything unknown or out of range left out."""
+    found = strategies().get(lane.get("strategy", "")) if isinstance(lane, dict) else None
+    if found is None:
+        return None
+    given: Any = lane.get("knobs")
+    settings: dict[str, Any] = {}
+    for name, option in found.knobs.items():
+        if isinstance(given, dict) and name in given:
+            try:
+                settings[name] = option.check(found.id, name, given[name])
+            except UserError:
+                continue
+    models: Any = lane.get("models")
+    roles = (
+        {r: m for r, m in models.items() if r in found.roles and isinstance(m, str)} if isinstance(models, dict) else {}
+    )
+    return {"strategy": found.id, "models": roles, "knobs": settings}
+
+
+def _lane_outputs(lane: LaneForm) -> list[Any]:
+    return [lane.strategy, lane.promise, lane.options, *lane.slots]
