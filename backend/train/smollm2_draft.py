@@ -19,7 +19,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from multiprocessing import get_context
@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -50,12 +51,14 @@ class Recipe:
 
     Args:
         tokens: positions SmolLM2 writes. writers: processes that write. batch: conversations each writes at once.
-        steps: of the optimiser, batch_tokens positions each. rate: peak learning rate.
+        trainers: processes that train. steps: of the optimiser. batch_tokens: most positions of a trainer's batch.
+        rate: peak learning rate.
     """
 
     tokens: int
     writers: int
     batch: int
+    trainers: int
     steps: int
     batch_tokens: int
     rate: float
@@ -63,8 +66,8 @@ class Recipe:
 
 
 RECIPES = {
-    "cpu": Recipe(tokens=1_000_000, writers=os.cpu_count() or 1, batch=40, steps=2400, batch_tokens=4096, rate=2e-3),
-    "cuda": Recipe(tokens=10_000_000, writers=1, batch=512, steps=12_000, batch_tokens=16_384, rate=2e-3),
+    "cpu": Recipe(tokens=650_000, writers=2, batch=40, trainers=2, steps=2000, batch_tokens=2048, rate=2.5e-3),
+    "cuda": Recipe(tokens=10_000_000, writers=1, batch=512, trainers=1, steps=12_000, batch_tokens=16_384, rate=2e-3),
 }
 
 
@@ -161,22 +164,26 @@ class Batches:
         self.small_V = torch.full((target_vocab,), -1).index_copy_(0, ids_K, torch.arange(len(ids_K)))
         self.weight_R = torch.tensor([WEIGHTS[role] for role in sorted(WEIGHTS)])
 
-    def epoch(self, talks: np.ndarray, rng: np.random.Generator) -> Iterator[Batch]:
-        """Every conversation of `talks` (indices) once, in random batches."""
-        talks = rng.permutation(talks)
+    def groups(self, talks: np.ndarray, rng: np.random.Generator) -> list[list[int]]:
+        """Every conversation of `talks` (indices) once, in batches of random order."""
         lengths = np.diff(self.corpus.bounds)
         groups = []
-        for chunk in np.array_split(talks, max(1, len(talks) // 1024)):
-            chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
+        for chunk in np.array_split(rng.permutation(talks), max(1, len(talks) // 1024)):
             group: list[int] = []
-            for talk in chunk:
+            for talk in chunk[np.argsort(lengths[chunk], kind="stable")]:
                 if group and (len(group) + 1) * lengths[talk] > self.batch_tokens:
                     groups.append(group)
                     group = []
-                group.append(talk)
+                group.append(int(talk))
             groups.append(group)
-        for i in rng.permutation(len(groups)):
-            yield self.collate(groups[i])
+        return [groups[i] for i in rng.permutation(len(groups))]
+
+    def endless(self, talks: np.ndarray, rng: np.random.Generator, rank: int, trainers: int) -> Iterator[Batch]:
+        """Epoch after epoch, this trainer's share of the batches; all trainers share one order."""
+        while True:
+            groups = self.groups(talks, rng)
+            for group in groups[rank : len(groups) // trainers * trainers : trainers]:
+                yield self.collate(group)
 
     def collate(self, talks: Sequence[int]) -> Batch:
         """One batch of the given conversations."""
@@ -228,46 +235,62 @@ def logits_at(model: Llama, batch: Batch) -> Tensor:
         return F.linear(features_MC, model.head_weight()).float()
 
 
-def train(recipe: Recipe, model: Llama, batches: Batches, talks: np.ndarray, checkpoint: Path) -> None:
-    """Train in place; resumes from the checkpoint, which is written every 200 steps and at the end."""
+def train(recipe: Recipe, model: Llama, batches: Batches, checkpoint: Path, rank: int) -> None:
+    """Train in place, together with the other trainers; resumes from the checkpoint, written every 100 steps.
+
+    The learning rate rises for 100 steps, stays, and falls to zero over the last third.
+    """
     matrices = [w for name, w in model.named_parameters() if w.dim() == 2 and not name.startswith("embed")]
     others = [w for name, w in model.named_parameters() if w.dim() != 2 or name.startswith("embed")]
     muon = torch.optim.Muon(matrices, lr=recipe.rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
     adam = torch.optim.AdamW(others, lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.0)
-    schedules = [
-        torch.optim.lr_scheduler.OneCycleLR(part, recipe.rate, recipe.steps, pct_start=0.05, cycle_momentum=False)
-        for part in (muon, adam)
-    ]
-    parts: list[Any] = [muon, adam, *schedules]
+    total = recipe.steps
+
+    def share(step: int) -> float:
+        return min(1.0, (step + 1) / 100, 3 * (total - step) / total)
+
+    parts: list[Any] = [muon, adam, *(torch.optim.lr_scheduler.LambdaLR(part, share) for part in (muon, adam))]
     step = 0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = torch.load(checkpoint, weights_only=True, map_location=batches.device)
         step = saved["step"]
         model.load_state_dict(saved["model"])
         for part, state in zip(parts, saved["parts"], strict=True):
             part.load_state_dict(state)
-    rng = np.random.default_rng([recipe.seed, step])
     began, first, losses = time.monotonic(), step, []
-    while step < recipe.steps:
-        for batch in batches.epoch(talks, rng):
-            loss = distil_loss(logits_at(model, batch), batch)
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for part in parts:
-                part.step()
-            model.zero_grad(set_to_none=True)
-            step += 1
-            losses.append(loss.item())
-            if step % 50 == 0:
-                speed = (time.monotonic() - began) / (step - first)
-                print(f"step {step}/{recipe.steps} loss {np.mean(losses[-50:]):.4f} {speed:.2f} s a step", flush=True)
-            if step % 200 == 0 or step == recipe.steps:
-                states = [part.state_dict() for part in parts]
-                scratch = checkpoint.with_suffix(".part")
-                torch.save({"step": step, "model": model.state_dict(), "parts": states}, scratch)
-                scratch.rename(checkpoint)
-            if step == recipe.steps:
-                break
+    talks = np.flatnonzero(~batches.corpus.held)
+    source = batches.endless(talks, np.random.default_rng([recipe.seed, step]), rank, recipe.trainers)
+    while step < total:
+        step += 1
+        batch = next(source)
+        loss = distil_loss(logits_at(model, batch), batch)
+        torch.autograd.backward(loss)
+        _average_gradients(model, recipe.trainers)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for part in parts:
+            part.step()
+        model.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        if rank == 0 and step % 20 == 0:
+            speed = (time.monotonic() - began) / (step - first)
+            print(f"step {step}/{total} loss {np.mean(losses[-50:]):.4f} {speed:.2f} s a step", flush=True)
+        if rank == 0 and (step % 100 == 0 or step == total):
+            states = [part.state_dict() for part in parts]
+            scratch = checkpoint.with_suffix(".part")
+            torch.save({"step": step, "model": model.state_dict(), "parts": states}, scratch)
+            scratch.rename(checkpoint)
+
+
+def _average_gradients(model: Llama, trainers: int) -> None:
+    """Make every trainer's gradients their mean, so that all take the same step."""
+    if trainers == 1:
+        return
+    gradients = [w.grad for w in model.parameters() if w.grad is not None]
+    joined = torch.cat([g.flatten() for g in gradients])
+    torch.distributed.all_reduce(joined)
+    means = torch.split(joined / trainers, [g.numel() for g in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 @torch.inference_mode()
@@ -312,27 +335,69 @@ def evaluate(model: Llama, batches: Batches, talks: np.ndarray) -> dict[str, obj
     }
 
 
-def _write(worker: int, recipe: Recipe, device: str, folder: Path) -> None:
-    """One writing process. Several with a thread each write faster on CPUs than one with several threads."""
-    if device == "cpu":
-        torch.set_num_threads(1)
+@dataclass(frozen=True)
+class Job:
+    """What every process of a run needs to know."""
+
+    recipe: Recipe
+    device: str
+    data: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where training is saved."""
+        return self.data / "checkpoint.pt"
+
+
+def _write(rank: int, job: Job) -> None:
+    """One writing process."""
     source = load_smollm2()
-    model = load_llama(source, torch.bfloat16, device)
+    model = load_llama(source, torch.bfloat16, job.device)
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-    seed = 1_000_000 * (recipe.seed + worker)
-    write_shards(model, tokenizer, folder / str(worker), recipe.tokens // recipe.writers, seed, recipe.batch)
+    recipe, folder = job.recipe, job.data / str(rank)
+    write_shards(model, tokenizer, folder, recipe.tokens // recipe.writers, 1_000_000 * (rank + 1), recipe.batch)
 
 
-def _run_writers(recipe: Recipe, device: str, folder: Path) -> None:
-    """Start all writers and wait for them. Raises RuntimeError if one fails."""
+def _train(rank: int, job: Job) -> None:
+    """One training process; several average their gradients at every step."""
+    if job.recipe.trainers > 1:
+        meet = f"file://{job.data.resolve()}/trainers-{os.getppid()}"
+        torch.distributed.init_process_group("gloo", meet, rank=rank, world_size=job.recipe.trainers)
+    batches, model, _ = prepare(job)
+    train(job.recipe, model, batches, job.checkpoint, rank)
+
+
+def _run(work: Callable[[int, Job], None], processes: int, job: Job) -> None:
+    """Run `work` in several processes and wait. Raises RuntimeError if one fails; what is on disk stays.
+
+    On CPUs each process has one thread: unlike one process with several, they do not wait for each other at every
+    operator when other programs use the cores too.
+    """
     context = get_context("spawn")
-    writers = [context.Process(target=_write, args=(i, recipe, device, folder)) for i in range(recipe.writers)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    if any(writer.exitcode for writer in writers):
-        raise RuntimeError("a writing process failed; what it wrote is kept")
+    running = [context.Process(target=_start, args=(work, rank, job)) for rank in range(processes)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+    if any(process.exitcode for process in running):
+        raise RuntimeError("a process failed; run the same command again to go on from what is saved")
+
+
+def _start(work: Callable[[int, Job], None], rank: int, job: Job) -> None:
+    if job.device == "cpu":
+        torch.set_num_threads(1)
+    work(rank, job)
+
+
+def prepare(job: Job) -> tuple[Batches, Llama, Tensor]:
+    """The written corpus as batches, an untrained draft, and the ids of its vocabulary [K]."""
+    source = load_smollm2()
+    target_VC = load_file(source / "model.safetensors")["model.embed_tokens.weight"].float()
+    corpus = read_corpus(job.data, Tokenizer.from_file(str(source / "tokenizer.json")))
+    ids_K = choose_vocabulary(corpus)
+    torch.manual_seed(job.recipe.seed)
+    model = new_draft(target_VC, ids_K).to(job.device)
+    return Batches(corpus, ids_K, len(target_VC), job.recipe.batch_tokens, torch.device(job.device)), model, ids_K
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -342,23 +407,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "smollm2-text")
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house" / "smollm2-draft.safetensors")
     args = parser.parse_args(argv)
-    recipe, device = RECIPES[args.device], torch.device(args.device)
-    torch.manual_seed(recipe.seed)
+    job = Job(RECIPES[args.device], args.device, args.data)
+    _run(_write, job.recipe.writers, job)
+    _run(_train, job.recipe.trainers, job)
 
-    _run_writers(recipe, args.device, args.data)
-    source = load_smollm2()
-    target_VC = load_file(source / "model.safetensors")["model.embed_tokens.weight"].float()
-    corpus = read_corpus(args.data, Tokenizer.from_file(str(source / "tokenizer.json")))
-    ids_K = choose_vocabulary(corpus)
-    model = new_draft(target_VC, ids_K).to(device)
-    batches = Batches(corpus, ids_K, len(target_VC), recipe.batch_tokens, device)
-    talks, held = np.flatnonzero(~corpus.held), np.flatnonzero(corpus.held)
-    print(f"{len(talks)} conversations to train on, {len(held)} held out, {model.num_params:,} weights", flush=True)
-    train(recipe, model, batches, talks, args.data / "checkpoint.pt")
-
+    batches, model, ids_K = prepare(job)
+    model.load_state_dict(torch.load(job.checkpoint, weights_only=True, map_location=args.device)["model"])
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_draft(args.out, model, ids_K, len(target_VC))
-    written = corpus.roles != GIVEN
+    save_draft(args.out, model, ids_K, len(batches.rows_V))
+    corpus, written = batches.corpus, batches.corpus.roles != GIVEN
     card = {
         "id": "house/smollm2-draft",
         "what": "Draft model for SmolLM2-135M-Instruct: predicts its next token over a trimmed vocabulary.",
@@ -369,9 +426,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "data": "Conversations written by SmolLM2-135M-Instruct itself (Apache-2.0); half of the users' turns from a "
         "grammar of our own, half written by the model. No other text.",
         "data_positions": len(corpus.ids),
-        "conversations": len(talks),
-        "recipe": {"device": args.device, **asdict(recipe)},
-        "held_out": evaluate(model, batches, held),
+        "conversations": int((~corpus.held).sum()),
+        "recipe": {"device": args.device, **asdict(job.recipe)},
+        "held_out": evaluate(model, batches, np.flatnonzero(corpus.held)),
         "torch": str(torch.__version__),
     }
     args.out.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
