@@ -142,6 +142,7 @@ def _connect(
 ) -> None:
     """Events. Only compute waits for the device; all others answer at once."""
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    telling = {**quick, "queue": True, "concurrency_limit": None}  # toasts travel through the queue
     tables_out = [details["summary"], details["steps"], details["file"]]
 
     def on_run(request: gr.Request, *values: Any) -> Iterator[Any]:
@@ -158,7 +159,7 @@ def _connect(
 
     buttons["stop"].click(on_stop, None, buttons["stop"], **quick)
     link = gr.Textbox(visible="hidden", elem_id=f"{ID}-link-text")
-    buttons["link"].click(lambda *values: make_link(form.read(values)), form.inputs, link, **quick).then(
+    buttons["link"].click(lambda *values: make_link(form.read(values)), form.inputs, link, **telling).then(
         None, link, None, js="(link) => { window.DecodingLab.copyLink(link); }", **quick
     )
     for example, chip in zip(EXAMPLES, buttons["chips"], strict=True):
@@ -166,7 +167,7 @@ def _connect(
         chip.click(choose, showing, [*form.outputs, board, *tables_out], **quick)
     menus = [lane.strategy for lane in form.lanes]
     gr.on([m.change for m in menus], lambda *chosen: explain(chosen), menus, details["how"], **quick)
-    details["open"].upload(_open_file, details["open"], [board, showing, *tables_out], **quick)
+    details["open"].upload(_open_file, details["open"], [board, showing, *tables_out], **telling)
     blocks = gr.context.Context.root_block
     assert blocks is not None
 

@@ -129,9 +129,10 @@
       };
     }
 
-    /* Three ratios against lane 1, each per unit written: calls, modelled cost, measured time. */
-    speedups(lane) {
-      const base = this.lanes[0] && this.measures(this.lanes[0]), mine = this.measures(lane);
+    /* Three ratios against lane 1, each per unit written: calls, modelled cost, measured time; at the moment shown, or of all. */
+    speedups(lane, all = false) {
+      const at = (l) => (all ? l.steps.length : this.at(l));
+      const base = this.lanes[0] && this.measures(this.lanes[0], at(this.lanes[0])), mine = this.measures(lane, at(lane));
       if (!base || !mine || lane === this.lanes[0]) return null;
       const ratio = (name) => (base[name] / base.units) / (mine[name] / mine.units);
       return { calls: ratio("calls"), modelled: ratio("cost"), time: ratio("clock"), base, mine };

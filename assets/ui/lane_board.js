@@ -15,7 +15,7 @@
   };
   const STATES = { queued: "queued", loading: "loading", running: "running", stopped: "stopped", done: "done", error: "error" };
   const MARKERS = ["○", "■", "▲", "◆"];
-  const PRESS = { origin: "what happened to each token", step: "when it was written", confidence: "the target's probability" };
+  const PRESS = { origin: "what happened to each token", step: "when it was written", confidence: "the target's probability at temperature 1" };
   /* cividis at nine points: readable for every kind of colour vision */
   const CIVIDIS = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#fee838"];
 
@@ -23,6 +23,12 @@
     const p = mark[4], q = mark[5];
     if (p === null || p === undefined) return null;
     return q ? Math.min(1, p / q) : p;
+  };
+
+  /* The target's probability of the token at temperature 1 where the mark tells it, else p. */
+  const confidence = (mark) => {
+    const named = (mark[7] || []).find(([text]) => text === mark[1]);
+    return named ? named[1] : mark[7]?.length ? 0 : mark[4];
   };
 
   class Board {
@@ -40,6 +46,7 @@
       this.root = h("section", { class: "dl-board", "aria-label": "Race" });
       this.notice = h("div", { class: "dl-notice", hidden: true });
       this.ratio = this.ratioControl();
+      this.verdict = h("p", { class: "dl-verdict" });
       this.live = h("div", { class: "dl-sr", role: "status", "aria-live": "polite" });
       this.lanes = h("div", { class: "dl-lanes" });
       this.card = h("div", { class: "dl-card", role: "tooltip", id: `${this.id}-card`, hidden: true });
@@ -114,6 +121,7 @@
         this.drawNotice();
       }
       race.lanes.forEach((lane, i) => this.drawLane(lane, this.columns[i]));
+      if (what === "data") this.drawVerdict();
       this.drawReplay();
       this.drawLegend();
       this.announce();
@@ -126,6 +134,7 @@
       this.lanes.replaceChildren(...this.columns.map((c) => c.root));
       this.lanes.style.setProperty("--lanes", String(this.columns.length));
       this.lanes.scrollLeft = 0;
+      if (!this.race.value.recorded && innerWidth < 768) this.root.scrollIntoView({ block: "start" });
     }
 
     column(i) {
@@ -181,7 +190,14 @@
       const settings = `temperature ${value.temperature} · seed ${value.seed} · at most ${value.budget} tokens`;
       this.notice.replaceChildren(h("div", { class: "dl-origin" }, ...parts),
         h("p", { class: "dl-prompt", title: value.prompt }, h("span", {}, "Prompt "), h("bdi", {}, visible(value.prompt.slice(0, 400)))),
-        h("p", { class: "dl-settings" }, settings), this.ratio);
+        h("p", { class: "dl-settings" }, settings), this.ratio, this.verdict);
+    }
+
+    /* The result in words, for everybody who will not read the numbers. */
+    drawVerdict() {
+      const { race } = this, { value } = race;
+      set(this.verdict, race.active ? progressOf(race) : verdictOf(race));
+      this.verdict.dataset.state = value.state;
     }
 
     drawLane(lane, c) {
@@ -362,7 +378,7 @@
     tint(node) {
       if (this.paint === "origin") { node.style.removeProperty("--heat"); return; }
       const { mark, step, lane } = node.dlab;
-      const x = this.paint === "step" ? step / Math.max(1, lane.steps.length - 1) : mark[4];
+      const x = this.paint === "step" ? step / Math.max(1, lane.steps.length - 1) : confidence(mark);
       if (x === null || x === undefined) node.style.removeProperty("--heat");
       else node.style.setProperty("--heat", CIVIDIS[Math.round(8 * Math.max(0, Math.min(1, x)))]);
     }
@@ -472,6 +488,32 @@
     if (mine.other / mine.clock > 0.15) out.push(`its own bookkeeping takes ${percent(mine.other / mine.clock)}`);
     if (!out.length) out.push(`it saves too few calls (${number(mine.length, 2)} tokens a call)`);
     return `Why slower? ${out.slice(0, 3).join("; ")}.`;
+  }
+
+  function progressOf(race) {
+    const { value } = race, busy = race.lanes.find((lane) => lane.meta.state === "loading" && lane.meta.message !== "ready");
+    if (value.state === "queued") return value.ahead ? `Waiting for the device: ${value.ahead} before you.` : "Waiting for the device.";
+    if (value.state === "loading") return busy ? `Getting ready: ${busy.meta.name}.` : "Getting ready.";
+    return "Racing: the lane that has computed least so far takes the next step.";
+  }
+
+  function verdictOf(race) {
+    const done = race.lanes.slice(1).map((lane) => ({ lane, s: race.speedups(lane, true) })).filter((x) => x.s);
+    const failed = race.lanes.filter((lane) => lane.meta.state === "error").length;
+    const parts = [];
+    if (done.length) {
+      const best = done.reduce((a, b) => (b.s.time > a.s.time ? b : a)), { s, lane } = best;
+      parts.push(s.time > 1.005
+        ? `${lane.meta.name} was fastest: ${times(s.time)} in time, with ${percent(1 / s.calls)} of the calls.`
+        : `No strategy beat lane 1 in time here; ${lane.meta.name} came closest with ${times(s.time)}.`);
+      const kinds = done.map(({ lane: l }) => l.meta.exact.kind);
+      if (kinds.every((kind) => kind === "same")) parts.push("Every lane wrote the same text.");
+      else if (kinds.includes("sample")) parts.push("At this temperature lossless lanes may print different samples.");
+      else if (kinds.includes("differs")) parts.push("Not every text is lane 1's: see the badges.");
+    }
+    if (race.value.state === "stopped") parts.push("Stopped before the end.");
+    if (failed) parts.push(`${failed === 1 ? "One lane" : `${failed} lanes`} could not run.`);
+    return parts.join(" ");
   }
 
   /* What gr.HTML calls: draw the value now and whenever Python sends a new one. */

@@ -10,7 +10,7 @@
   const ROLL = 12; /* steps in a rolling rate */
   const PANELS = {
     progress: { title: "Progress", views: { seconds: "time", calls: "calls", modelled: "modelled" } },
-    acceptance: { title: "Acceptance", views: { histogram: "per step", position: "by position", rolling: "rolling" } },
+    acceptance: { title: "Acceptance", views: { histogram: "steps", position: "position", rolling: "rolling" } },
     cost: { title: "Cost", views: { time: "time", calls: "calls" } },
   };
 

@@ -27,6 +27,9 @@ class Lab:
 
     def catalog(self, precision: str = "auto") -> Catalog:
         """The models in this precision. Raises UserError for an unknown one."""
+        usual = self._catalogs["auto"]
+        if precision == usual.environment()["dtype"]:
+            return usual
         if precision not in self._catalogs:
             self._catalogs[precision] = Catalog(dtype=precision)
         return self._catalogs[precision]

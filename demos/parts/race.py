@@ -92,9 +92,9 @@ class Line:
         self._lock.release()
 
     def ahead(self, race: Race) -> int:
-        """How many wait in front of the race; 0 if it is next or not waiting."""
+        """How many use the device or wait for it in front of the race; 0 if it does not wait."""
         waiting = list(self._waiting)
-        return waiting.index(race) if race in waiting else 0
+        return waiting.index(race) + self._lock.locked() if race in waiting else 0
 
     @property
     def length(self) -> int:

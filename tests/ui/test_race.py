@@ -118,7 +118,7 @@ def test_one_race_at_a_time_and_first_come_first_served() -> None:
     for race in others:
         race.start()
         until(lambda race=race: race in line._waiting)  # type: ignore[misc]
-    assert [race.ahead for race in others] == [0, 1, 2]
+    assert [race.ahead for race in others] == [1, 2, 3]
     others[1].stop()
     assert others[1].wait(2), "a waiting race can be stopped"
     assert others[1].lanes[0].state == State.STOPPED
