@@ -62,7 +62,7 @@ class Draft:
         """See `Llama.forward_rows`; ids and logits are the target's, -inf where the draft has no token."""
         small, hidden = self.model.forward_rows(self.rows_V[ids_N], positions_N, cache, visible_NS, last, layers)
         logits = small.new_full((small.shape[0], self.vocab_size), float("-inf"))
-        return logits.index_copy_(1, self.ids_K, small), hidden
+        return logits.scatter_(1, self.ids_K.expand_as(small), small), hidden
 
 
 def save_draft(path: Path, model: Llama, ids_K: Tensor, target_vocab: int) -> None:
