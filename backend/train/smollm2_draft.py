@@ -3,8 +3,9 @@
 SmolLM2 writes the data itself (`smollm2_text`), and the draft learns SmolLM2's own odds at every position, cut to the
 8,192 tokens that it writes most. Embeddings start as a projection of SmolLM2's onto their main directions.
 
-`--device cpu` (bfloat16 products) takes about 40 minutes of writing and 50 minutes of training on two cores;
-`--device cuda` writes ten times the data and trains a few minutes on one GPU. Writing and training both resume.
+`--device cpu` (bfloat16 products) takes about 45 minutes of writing and 45 minutes of training on two busy cores;
+`--device cuda` writes 15 times the data and trains longer on one GPU. Writing and training both resume where they were.
+Matrices are trained with Muon (torch 2.9 or later), embeddings and norms with AdamW.
 The loss is the divergence from SmolLM2's odds with everything outside the draft's vocabulary and its 32 best tokens
 gathered into one remainder. The card holds what was measured on conversations whose user's turn was not trained on.
 

@@ -113,11 +113,11 @@ class Writer:
     """Writes conversations and yields them finished.
 
     Args:
-        model: SmolLM2, packed. tokenizer: its own. seed: of all choices. batch: B. start: number of the first one.
+        model: SmolLM2, packed. tokenizer: its own. seed: of all choices. batch: B.
     """
 
-    def __init__(self, model: Llama, tokenizer: Tokenizer, seed: int, batch: int, start: int = 0) -> None:
-        self.tokenizer, self.seed, self.number = tokenizer, seed, start
+    def __init__(self, model: Llama, tokenizer: Tokenizer, seed: int, batch: int) -> None:
+        self.tokenizer, self.seed, self.number = tokenizer, seed, 0
         self.device = model.device
         self.passages: list[str] = []
         self.prefix, self.assistant = tokenizer.encode(USER).ids, tokenizer.encode(ASSISTANT).ids
@@ -181,7 +181,7 @@ class Writer:
 
 
 def write_shards(
-    model: Llama, tokenizer: Tokenizer, folder: Path, tokens: int, seed: int, batch: int, shard: int = 50_000
+    model: Llama, tokenizer: Tokenizer, folder: Path, tokens: int, seed: int, batch: int, shard: int = 10_000
 ) -> None:
     """Write shards until the folder holds `tokens` positions; each shard has about `shard` of them.
 
