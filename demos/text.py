@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -203,8 +204,10 @@ def run(lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[tuple[Any, ..
         first = False
     environment = lab.catalog(form["precision"]).environment()
     label = f"on {time.strftime('%Y-%m-%d')}, {machine(environment)}"
-    done = (tables.summary_rows(race.lanes), tables.step_rows(race.lanes), tables.download(race.id, race.lanes, label))
-    yield board, gr.Button(interactive=True), gr.Button(interactive=False), requests[0].seed, "live", *done
+    with tempfile.TemporaryDirectory(prefix="decoding-lab-") as folder:  # gradio copies the file when it is yielded
+        file = tables.download(race.id, race.lanes, label, Path(folder))
+        done = (tables.summary_rows(race.lanes), tables.step_rows(race.lanes), file)
+        yield board, gr.Button(interactive=True), gr.Button(interactive=False), requests[0].seed, "live", *done
 
 
 def make_link(form: Mapping[str, Any]) -> str:

@@ -68,7 +68,9 @@
         const count = h("span", { class: "dl-count" }, "0");
         const sample = h("span", { class: "dl-tok", "data-f": fate, "aria-hidden": "true" }, "ab");
         const key = h("button", { type: "button", class: "dl-key", title: meaning, "aria-pressed": "false",
-          onclick: () => this.single(key.getAttribute("aria-pressed") === "true" ? "" : fate) }, sample, name, count);
+          onclick: () => this.single(key.getAttribute("aria-pressed") === "true" ? "" : fate),
+          onpointerenter: (e) => { if (e.pointerType === "mouse") this.root.dataset.only = fate; },
+          onpointerleave: () => this.single(this.chosen || "") }, sample, name, count);
         this.keys[fate] = { key, count };
         this.legend.append(key);
       }
@@ -383,7 +385,9 @@
       else node.style.setProperty("--heat", CIVIDIS[Math.round(8 * Math.max(0, Math.min(1, x)))]);
     }
 
+    /* Dim every token but those of one fate; "" dims none. */
     single(fate) {
+      this.chosen = fate;
       if (fate) this.root.dataset.only = fate; else delete this.root.dataset.only;
       for (const [name, { key }] of Object.entries(this.keys)) key.setAttribute("aria-pressed", String(name === fate));
     }

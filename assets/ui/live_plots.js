@@ -45,7 +45,7 @@
       new MutationObserver(() => { this.style = null; this.later(); }).observe(document.body, { attributes: true, attributeFilter: ["class"] });
       new IntersectionObserver((entries) => {
         this.seen = entries.some((e) => e.isIntersecting);
-        if (this.seen) this.load();
+        if (this.seen) { this.load(); this.later(); }
       }, { rootMargin: "120px" }).observe(element);
       new ResizeObserver(() => this.later()).observe(element);
     }
@@ -93,8 +93,7 @@
       const { race } = this;
       if (!race.value) return;
       if (this.details.open) this.drawTable();
-      if (this.seen !== false) this.load();
-      if (!this.lib || !this.root.offsetParent) return;
+      if (!this.lib || !this.seen) return;
       this.style ??= this.theme();
       this.rev += 1;
       for (const name of Object.keys(PANELS)) {

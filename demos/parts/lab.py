@@ -19,7 +19,7 @@ class Lab:
 
     def __init__(self, catalog: Catalog | None = None) -> None:
         """catalog: the one for the precision "auto"; made now if left out."""
-        self._catalogs = {"auto": catalog or Catalog()}
+        self._catalogs = {"auto": catalog or Catalog(_device())}
         self._warm: dict[str, set[tuple[str, ...]]] = {}
         self._races: dict[str, Race] = {}
         self._guard = threading.Lock()
@@ -31,7 +31,7 @@ class Lab:
         if precision == usual.environment()["dtype"]:
             return usual
         if precision not in self._catalogs:
-            self._catalogs[precision] = Catalog(dtype=precision)
+            self._catalogs[precision] = Catalog(_device(), precision)
         return self._catalogs[precision]
 
     def race(self, requests: Sequence[Request], precision: str, owner: str) -> Race:
@@ -60,3 +60,8 @@ class Lab:
 def offline() -> bool:
     """Whether the model hub is switched off."""
     return os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True")
+
+
+def _device() -> str:
+    """Where to compute. ZeroGPU lends its GPU to single calls, which a thread that steps lanes is not: CPU there."""
+    return "cpu" if os.environ.get("SPACES_ZERO_GPU") else "auto"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,13 +105,13 @@ def load_race(path: Path) -> tuple[list[Trace], str]:
 def show_file(path: Path) -> tuple[dict[str, Any], list[Trace]]:
     """The snapshot of a recorded file, and its traces."""
     traces, label = load_race(path)
-    return recorded(traces, label or "from a file", path.name.removesuffix(".json.gz")), traces
+    name = f"{path.name.removesuffix('.json.gz')}-{zlib.crc32(path.read_bytes()):08x}"
+    return recorded(traces, label or "from a file", name), traces
 
 
-def download(race_id: str, lanes: Sequence[Lane], label: str) -> str | None:
-    """A file with all traces of a race; None where there is none."""
+def download(race_id: str, lanes: Sequence[Lane], label: str, folder: Path) -> str | None:
+    """A file in `folder` with all traces of a race; None where there is none."""
     traces = [lane.trace for lane in lanes if lane.trace is not None]
-    folder = Path(tempfile.mkdtemp(prefix="decoding-lab-"))
     return str(save_race(traces, folder / f"decoding-lab-{race_id}.json.gz", label)) if traces else None
 
 
