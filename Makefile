@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# The torch that constraints.txt pins has a CPU build; a range without the pin would bring gigabytes of CUDA packages.
+# Torch first and alone, in the version that constraints.txt pins, so that pip does not pick another build later.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: run test lint format setup bench traces readme clean

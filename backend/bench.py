@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,7 +46,11 @@ class Prompted:
 
 @dataclass(frozen=True)
 class Timed:
-    """One prompt through one lane: new tokens, seconds, and the trace where the lane is ours."""
+    """One prompt through one lane: new tokens, seconds, and the trace where the lane is ours.
+
+    wall: from the prompt as text to the finished trace, which is what a peer's own call is compared with. seconds: of
+    the steps alone, which is what our lanes are compared by.
+    """
 
     tokens: tuple[int, ...]
     seconds: float
@@ -86,13 +91,13 @@ class OurLane:
         return self.catalog.dtype
 
     def run(self, prompt: Prompted, seed: int) -> Timed:
-        """Decode the prompt; seconds are the steps' own, wall includes stamping and the trace."""
+        """Decode the prompt."""
         models = {"target": self.model}
         if self.draft and "draft" in find(self.name).roles:
             models["draft"] = self.draft
         request = Request(self.name, prompt.text, models, self.knobs, self.sampling, self.budget, seed)
+        start = time.perf_counter()
         with decode(request, self.catalog) as run:
-            start = time.perf_counter()
             for _ in run:
                 pass
             trace = run.trace
@@ -110,8 +115,10 @@ def read_prompts(source: str, kinds: Sequence[str] = ()) -> list[Prompted]:
         raise UserError(f"{path} cannot be read as JSON lines with a field 'prompt' ({error}).") from error
     prompts = [prompt for prompt in prompts if not kinds or prompt.kind in kinds]
     if source.isdigit():
-        every = max(1, len(prompts) // max(1, int(source)))  # spread over all kinds
-        prompts = prompts[::every][: int(source)]
+        count = min(int(source), len(prompts))
+        if not count and prompts:
+            raise UserError("The number of prompts must be at least 1, but 0 was given.")
+        prompts = [prompts[i * len(prompts) // count] for i in range(count)]  # spread over all kinds
     if not prompts:
         raise UserError(f"{path} holds no prompt of the kinds asked for; leave out --kinds to take all.")
     return prompts
@@ -152,6 +159,7 @@ def row(
         "dtype": lane.dtype,
         "units_per_second": statistics.median(rates),
         "units_per_second_quartiles": _quartiles(rates),
+        "units_per_second_wall": statistics.median(_rate(repeat, wall=True) for repeat in timed),
         "speedup_time": statistics.median(ratios),
         "speedup_time_quartiles": _quartiles(ratios),
         "same_text": sum(a.tokens == b.tokens for a, b in zip(timed[0], base[0], strict=True)) / len(prompts),
@@ -168,16 +176,17 @@ def row(
             "speedup_calls": total.speedup_calls(plain),
             "speedup_modelled": statistics.fmean(modelled(t) for t in ours) if modelled else None,
             "overhead": _overhead(timed),
+            "outside_model_calls": 1.0 - sum(total.spent.values()) / total.seconds,
         }
     return out
 
 
-def _rate(repeat: Sequence[Timed]) -> float:
-    return sum(len(t.tokens) for t in repeat) / sum(t.seconds for t in repeat)
+def _rate(repeat: Sequence[Timed], wall: bool = False) -> float:
+    return sum(len(t.tokens) for t in repeat) / sum(t.wall if wall else t.seconds for t in repeat)
 
 
 def _overhead(timed: list[list[Timed]]) -> float:
-    """Share of the wall time that stamping and the trace took, on top of decoding."""
+    """Share of the wall time that opening, stamping and the trace took, on top of the steps."""
     wall = sum(t.wall for repeat in timed for t in repeat)
     return 1.0 - sum(t.seconds for repeat in timed for t in repeat) / wall
 
@@ -200,15 +209,15 @@ def _quartiles(values: Sequence[float]) -> list[float]:
 
 
 def peer_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Our units per second over the faster precision of the peer's counterpart."""
+    """Our units per second, wall time, over the best precision and setting of the peer's counterpart."""
     best: dict[str, float] = {}
     for r in rows:
         if r["peer"]:
-            kind = r["strategy"].split(" ")[1]
-            best[kind] = max(best.get(kind, 0.0), r["units_per_second"])
+            kind = r["strategy"].split(" ")[1].rstrip("4")
+            best[kind] = max(best.get(kind, 0.0), r["units_per_second_wall"])
     pairs = {"autoregressive": "generate", "speculative": "assisted", "prompt_lookup": "lookup"}
     return {
-        r["strategy"]: r["units_per_second"] / best[pairs[r["strategy"]]]
+        r["strategy"]: r["units_per_second_wall"] / best[pairs[r["strategy"]]]
         for r in rows
         if not r["peer"] and pairs.get(r["strategy"]) in best
     }
@@ -242,11 +251,13 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
     """Run the benchmark that the arguments describe; {"environment", "rows", ...}. Raises UserError."""
     if args.tab != "text":
         raise UserError(f"There is no bench for the tab {args.tab!r} yet; the tab that works is: text.")
+    if args.repeats < 1:
+        raise UserError(f"The number of repeats must be at least 1, but {args.repeats} was given.")
     catalog = Catalog(device=args.device, dtype=args.dtype, threads=args.threads)
     prompts = read_prompts(args.prompts, args.kinds.split(",") if args.kinds else ())
     model = catalog.get(args.model)
     names = args.strategies.split(",") if args.strategies else [s.id for s in compatible(frozenset({CausalSession}))]
-    names = [BASELINE, *(name for name in names if name != BASELINE)]
+    names = list(dict.fromkeys([BASELINE, *names]))
     sampling = Sampling(temperature=args.temperature)
     lanes: list[Lane] = [OurLane(n, catalog, args.model, sampling, args.new_tokens, args.draft) for n in names]
     if args.peer == "transformers":
@@ -266,6 +277,8 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
         "model": args.model,
         "draft": args.draft or DRAFT,
         "prompts": len(prompts),
+        "prompt_set": "shipped" if args.prompts.isdigit() else Path(args.prompts).name,
+        "transformers": version("transformers"),
         "new_tokens": args.new_tokens,
         "temperature": args.temperature,
         "repeats": args.repeats,
@@ -288,18 +301,21 @@ def report(result: Mapping[str, Any]) -> str:
     """A result as Markdown: where it was measured, the table, and how it compares with the peer."""
     e = result["environment"]
     where = (
-        f"{e['model']} in {e['dtype']}, draft {e['draft']}, {e['prompts']} shipped prompts, {e['new_tokens']} new "
-        f"tokens, temperature {e['temperature']:g}; {e['device']}: {e['cpu']}, {e['threads']} threads, "
-        f"torch {e['torch']}, Python {e['python']}, {e['date']}. Medians of {e['repeats']} alternating repeats."
+        f"{e['model']} in {e['dtype']}, draft {e['draft']}, {e['prompts']} {e['prompt_set']} prompts, "
+        f"{e['new_tokens']} new tokens, temperature {e['temperature']:g}; "
+        f"{e['device']}: {e['cpu']}, {e['threads']} threads, torch {e['torch']}, transformers {e['transformers']}, "
+        f"Python {e['python']}, {e['date']}. Medians of {e['repeats']} alternating repeats."
     )
     peer = "\n".join(
-        f"- `{name}`: {ratio:.2f} x transformers' counterpart at its faster precision"
+        f"- `{name}`: {ratio:.2f} x transformers' counterpart at its best precision and setting, in wall time"
         for name, ratio in result["over_peer"].items()
     )
     return f"{where}\n\n{table(result['rows'])}\n\n{peer}".strip()
 
 
-def _report(source: Path, target: Path | None, check: Path | None) -> int:
+def _report(source: Path | None, target: Path | None, check: Path | None) -> int:
+    if source is None or not source.is_file():
+        raise UserError(f"--report must name a result written by --json, but {source or 'nothing'} was given.")
     text = report(json.loads(source.read_text(encoding="utf-8")))
     if check:
         current = is_current(check, TABLE, text)
@@ -333,9 +349,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, metavar="README", help="with --report: put the tables into this file")
     parser.add_argument("--check", type=Path, metavar="README", help="with --report: exit 1 unless it holds them")
     args = parser.parse_args(argv)
-    if args.report:
-        return _report(args.report, args.write, args.check)
     try:
+        if args.report or args.write or args.check:
+            return _report(args.report, args.write, args.check)
         result = bench(args, tell=lambda line: print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True))
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
@@ -343,7 +359,7 @@ def main(argv: list[str] | None = None) -> int:
     print(file=sys.stderr)
     print(table(result["rows"]))
     for name, ratio in result["over_peer"].items():
-        print(f"{name}: {ratio:.2f} x transformers at its faster precision")
+        print(f"{name}: {ratio:.2f} x transformers at its best precision and setting")
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0

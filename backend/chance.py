@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-KEPT_NOISES = 256  # slots whose noise is remembered; a strategy looks ahead by far fewer
+KEPT_NOISES = 64  # slots whose noise is remembered; a strategy looks ahead by fewer
 
 
 class Chance(Protocol):
@@ -38,7 +37,7 @@ class Seeded:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._stream = torch.Generator().manual_seed(seed)
-        self._races: OrderedDict[int, Tensor] = OrderedDict()
+        self._races: dict[tuple[int, int], Tensor] = {}
 
     def pick(self, p_V: Tensor, slot: int | None = None) -> int:
         """A token drawn from p (shape [V], sums to 1).
@@ -68,12 +67,12 @@ class Seeded:
         return torch.randn(tuple(shape), generator=self._stream)
 
     def _race(self, slot: int, size: int) -> Tensor:
-        if slot not in self._races:
+        if (slot, size) not in self._races:
             stream = torch.Generator().manual_seed((self.seed * 1_000_003 + slot * 7_919 + 17) % (1 << 63))
-            self._races[slot] = torch.empty(size, dtype=torch.float64).exponential_(generator=stream)
+            self._races[slot, size] = torch.empty(size, dtype=torch.float64).exponential_(generator=stream)
             while len(self._races) > KEPT_NOISES:
-                self._races.popitem(last=False)
-        return self._races[slot]
+                del self._races[next(iter(self._races))]
+        return self._races[slot, size]
 
 
 class Exhaustive:

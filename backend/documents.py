@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from backend.errors import UserError
+
 
 def marks(name: str, command: str) -> tuple[str, str]:
     """The comment lines around a generated part; the first says what makes it."""
@@ -16,15 +18,21 @@ def inside(text: str, part: tuple[str, str]) -> str:
 
 
 def is_current(path: Path, part: tuple[str, str], content: str) -> bool:
-    """Whether the file holds exactly this content there."""
-    return inside(path.read_text(encoding="utf-8"), part) == content.strip()
+    """Whether the file holds exactly this content there. Raises UserError if there is no such file."""
+    return inside(_read(path), part) == content.strip()
 
 
 def write(path: Path, part: tuple[str, str], content: str) -> None:
-    """Put the content between the two lines, which the file must have."""
-    text = path.read_text(encoding="utf-8")
+    """Put the content between the two lines. Raises UserError if there is no such file, or it lacks the lines."""
+    text = _read(path)
     before, begin, rest = text.partition(part[0])
     _, end, after = rest.partition(part[1])
-    assert begin, f"{path} lacks the line {part[0]}"
-    assert end, f"{path} lacks the line {part[1]}"
+    if not begin or not end:
+        raise UserError(f"{path} lacks the lines {part[0]} and {part[1]}; put them where the part belongs.")
     path.write_text(f"{before}{begin}\n\n{content.strip()}\n\n{end}{after}", encoding="utf-8")
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; name the document that holds the generated part.")
+    return path.read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from backend.models.house.draft import read_draft
 from backend.models.local import load_smollm2
 from backend.types import Sampling
 
-LOOKUP_TOKENS = 10  # what our prompt_lookup copies by default, too
+LOOKUP_TOKENS, LOOKUP_NGRAM = 10, 3  # what our prompt_lookup copies and searches by default, too
 
 
 @dataclass
@@ -38,13 +38,13 @@ class TransformersLane:
     peer: str = "transformers"
 
     def run(self, prompt: Any, seed: int) -> Any:
-        """Generate for the prompt; seconds are those of `generate` alone."""
+        """Generate for the prompt; both times are wall time."""
         from backend.bench import Timed
 
-        ids_1N = torch.tensor([self.codec.encode(prompt.text).tokens])
         torch.manual_seed(seed)
         warm = {"temperature": self.sampling.temperature, "top_k": 0, "top_p": 1.0} if self.sampling.temperature else {}
         start = time.perf_counter()
+        ids_1N = torch.tensor([self.codec.encode(prompt.text).tokens], device=self.model.device)
         out_1T = self.model.generate(
             ids_1N,
             attention_mask=torch.ones_like(ids_1N),
@@ -55,14 +55,19 @@ class TransformersLane:
             **warm,
             **self.extra,
         )
+        tokens = tuple(out_1T[0, ids_1N.shape[1] :].tolist())
         seconds = time.perf_counter() - start
-        return Timed(tuple(out_1T[0, ids_1N.shape[1] :].tolist()), seconds, seconds)
+        return Timed(tokens, seconds, seconds)
 
 
 def transformers_lanes(
     catalog: Catalog, model_id: str, draft_id: str, sampling: Sampling, budget: int
 ) -> list[TransformersLane]:
-    """Six lanes: generate, assisted and lookup, each in float32 and bfloat16. Raises UserError for other models."""
+    """Generate, assisted, assisted4 and lookup, each in float32 and bfloat16. Raises UserError for other models.
+
+    assisted drafts as transformers does by default (up to 20 tokens, ended by low confidence), assisted4 always drafts
+    4 tokens, as our `speculative` does.
+    """
     if (model_id, draft_id) != (LOCAL, DRAFT):
         raise UserError(f"The transformers peer is set up for {LOCAL} with {DRAFT}; leave out --peer for {model_id}.")
     from transformers import AutoModelForCausalLM
@@ -72,10 +77,15 @@ def transformers_lanes(
     lanes = []
     for dtype in DTYPES:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype]).eval().to(catalog.device)
+        draft, draft4 = (_assistant(DTYPES[dtype]).to(catalog.device) for _ in range(2))
+        draft4.generation_config.num_assistant_tokens = 4
+        draft4.generation_config.num_assistant_tokens_schedule = "constant"
+        draft4.generation_config.assistant_confidence_threshold = 0.0
         ways: Sequence[tuple[str, dict[str, Any]]] = (
             ("generate", {}),
-            ("assisted", {"assistant_model": _assistant(DTYPES[dtype])}),
-            ("lookup", {"prompt_lookup_num_tokens": LOOKUP_TOKENS}),
+            ("assisted", {"assistant_model": draft}),
+            ("assisted4", {"assistant_model": draft4}),
+            ("lookup", {"prompt_lookup_num_tokens": LOOKUP_TOKENS, "max_matching_ngram_size": LOOKUP_NGRAM}),
         )
         lanes += [
             TransformersLane(f"transformers {way} {dtype}", dtype, model, codec, sampling, budget, extra)

@@ -39,10 +39,9 @@ class Option:
 
     def check(self, strategy: str, name: str, value: Any) -> Any:
         """The value, or a UserError that says what it may be. Nothing is clamped."""
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if self.kind is int and number and float(value).is_integer():
+        if self.kind is int and type(value) is float and value.is_integer():
             value = int(value)
-        elif self.kind is float and number:
+        elif self.kind is float and type(value) is int and abs(value) < 1 << 53:
             value = float(value)
         elif type(value) is not self.kind:
             raise UserError(f"{strategy}: {name} must be {_kind_name(self.kind)}, but {value!r} was given.")
@@ -122,6 +121,8 @@ def strategy(
     """
 
     def register(run: Callable[..., Iterator[Step]]) -> Callable[..., Iterator[Step]]:
+        same = _registered.get(run.__name__)
+        assert same is None or same.run.__module__ == run.__module__, f"two strategies are called {run.__name__}"
         roles, knobs = _read_signature(run)
         about = inspect.getdoc(sys.modules[run.__module__]) or ""
         head, _, rest = about.partition(": ")
@@ -208,6 +209,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", metavar="FILE", type=Path, help="exit 1 unless FILE holds the current table")
     parser.add_argument("--write", metavar="FILE", type=Path, help="put the current table into FILE")
     args = parser.parse_args(argv)
+    try:
+        return _answer(args)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _answer(args: argparse.Namespace) -> int:
     if args.check:
         if not is_current(args.check, TABLE, table()):
             print(f"{args.check} is out of date: run python -m backend.registry --write {args.check}")

@@ -23,6 +23,7 @@ from backend.trace import Trace
 from backend.types import Request, Step
 
 MAX_BUDGET = 4096
+COLDEST = 0.001  # the smallest temperature that is not 0
 LIMITS = {  # field of Sampling: lowest, highest
     "temperature": (0.0, 5.0),
     "top_k": (0, 1_000_000),
@@ -93,7 +94,7 @@ class Run(Iterator[Step]):
             with _memory_errors(self._trace.request):
                 step = next(self._steps)
         except StopIteration:
-            self._end = "end token" if self._ask.ended else "budget"
+            self._end = self._natural_end()
             raise
         except UserError as error:
             self._end = f"error: {error}"
@@ -110,7 +111,10 @@ class Run(Iterator[Step]):
     def close(self) -> None:
         """Stop. Steps taken so far stay in the trace."""
         self._steps.close()
-        self._end = self._end or "stopped"
+        self._end = self._end or ("stopped" if self._ask.open else self._natural_end())
+
+    def _natural_end(self) -> str:
+        return "end token" if self._ask.ended else "budget"
 
     def __enter__(self) -> Run:
         return self
@@ -156,19 +160,24 @@ def _check(request: Request) -> None:
         raise UserError(
             f"The budget must lie between 1 and {MAX_BUDGET} new tokens, but {request.budget!r} was asked for."
         )
-    if type(request.seed) is not int or not 0 <= request.seed < 1 << 63:
-        raise UserError(f"The seed must be a whole number from 0 to 2^63 - 1, but {request.seed!r} was given.")
+    if type(request.seed) is not int or not 0 <= request.seed < 1 << 32:
+        raise UserError(f"The seed must be a whole number from 0 to 2^32 - 1, but {request.seed!r} was given.")
     for name, (low, high) in LIMITS.items():
         value = getattr(request.sampling, name)
         kinds = (int,) if name == "top_k" else (int, float)
         if type(value) not in kinds or not low <= value <= high:
             raise UserError(f"{name} must lie between {low} and {high}, but {value!r} was given.")
+    if 0 < request.sampling.temperature < COLDEST:
+        raise UserError(f"temperature must be 0 or at least {COLDEST}, but {request.sampling.temperature!r} was given.")
 
 
 def _resolve(strategy: Strategy, request: Request, catalog: Catalog) -> dict[str, str]:
     unknown = [role for role in request.models if role not in strategy.roles]
     if unknown:
         raise UserError(f"{strategy.id} has no model role {unknown[0]!r}; its roles are: {', '.join(strategy.roles)}.")
+    for role, model_id in request.models.items():
+        if not isinstance(model_id, str):
+            raise UserError(f"The {role} must be the id of a model, but {model_id!r} was given.")
     target = request.models.get("target") or catalog.default_target(strategy.protocol)
     return {
         role: target if role == "target" else request.models.get(role) or catalog.default(role, target)
@@ -189,8 +198,8 @@ def _check_models(strategy: Strategy, models: dict[str, Model]) -> None:
             )
         if model.codec.vocabulary != target.codec.vocabulary:
             raise UserError(
-                f"{model.id} cannot be the {role} of {target.id}: their tokenizers differ "
-                f"({model.codec.vocabulary} and {target.codec.vocabulary}); pick a {role} with the target's tokenizer."
+                f"{model.id} cannot be the {role} of {target.id} because their tokenizers differ; "
+                f"pick a {role} with the tokenizer of {target.id}."
             )
 
 

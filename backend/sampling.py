@@ -36,7 +36,8 @@ def distribution(raw_NV: Tensor, sampling: Sampling, seen: Sequence[Iterable[int
     if sampling.temperature == 0.0:
         best_N1 = raw_NV.argmax(dim=-1, keepdim=True)
         return torch.zeros_like(raw_NV).scatter_(-1, best_N1, 1.0)
-    p_NV = torch.softmax(raw_NV / sampling.temperature, dim=-1)
+    # the largest logit first: dividing by a small temperature must not run out of range
+    p_NV = torch.softmax((raw_NV - raw_NV.amax(dim=-1, keepdim=True)) / sampling.temperature, dim=-1)
     if 0 < sampling.top_k < p_NV.shape[-1]:
         least_N1 = p_NV.topk(sampling.top_k, dim=-1).values[..., -1:]
         p_NV = _renormalise(p_NV.masked_fill(p_NV < least_N1, 0.0))
@@ -121,7 +122,7 @@ def judged(
     """
     marks = []
     for i, token in enumerate(x):
-        fate = Fate.REJECTED if i == n else Fate.KEPT if i < min(n, len(kept)) else Fate.UNREAD
+        fate = Fate.KEPT if i < min(n, len(kept)) else Fate.REJECTED if i == n < len(kept) else Fate.UNREAD
         options = scores.options(i) if fate is Fate.KEPT else ()
         q_x = shorten(q[i][token]) if q else None
         marks.append(Mark(slot + i, token, fate, shorten(scores.p_NV[i, token]), q_x, None, options))

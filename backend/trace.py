@@ -72,7 +72,8 @@ class Trace:
     """A request, the tokens it started from, and the steps so far.
 
     pieces: readable text of every token that occurs, so that a trace can be shown without its model.
-    environment: device, dtype, threads, versions, model ids as resolved. end: "" while running, then "budget",
+    environment: device, dtype, threads, versions; the request holds models and knobs as
+    resolved. end: "" while running, then "budget",
     "end token", "stopped" or "error: <sentence>".
     """
 

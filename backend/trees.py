@@ -70,10 +70,10 @@ def judged_tree(
     Children of the path's nodes were judged (KEPT or REJECTED); what hangs below a rejected one is UNREAD.
     """
     stay = set(path[: len(kept)])
-    on_path = {-1, *path}
+    read = {-1, *path[: len(kept) if len(kept) > len(path) else max(len(kept) - 1, 0)]}  # nodes whose children count
     marks = []
     for i, (token, parent, depth) in enumerate(zip(x, parents, depths(parents), strict=True)):
-        judged_here = parent in on_path and i not in path
+        judged_here = parent in read and i not in path
         fate = Fate.KEPT if i in stay else Fate.REJECTED if judged_here else Fate.UNREAD
         p = shorten(scores.p_NV[parent + 1, token])
         options = scores.options(parent + 1) if fate is Fate.KEPT else ()

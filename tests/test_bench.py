@@ -68,11 +68,11 @@ def test_lanes_alternate_and_warm_up() -> None:
 
 def test_peers_are_compared_at_their_faster_precision() -> None:
     rows = [
-        {"strategy": "autoregressive", "peer": None, "units_per_second": 30.0},
-        {"strategy": "prompt_lookup", "peer": None, "units_per_second": 40.0},
-        {"strategy": "transformers generate float32", "peer": "transformers", "units_per_second": 15.0},
-        {"strategy": "transformers generate bfloat16", "peer": "transformers", "units_per_second": 12.0},
-        {"strategy": "transformers lookup float32", "peer": "transformers", "units_per_second": 20.0},
+        {"strategy": "autoregressive", "peer": None, "units_per_second_wall": 30.0},
+        {"strategy": "prompt_lookup", "peer": None, "units_per_second_wall": 40.0},
+        {"strategy": "transformers generate float32", "peer": "transformers", "units_per_second_wall": 15.0},
+        {"strategy": "transformers generate bfloat16", "peer": "transformers", "units_per_second_wall": 12.0},
+        {"strategy": "transformers lookup float32", "peer": "transformers", "units_per_second_wall": 20.0},
     ]
     assert peer_ratios(rows) == {"autoregressive": 2.0, "prompt_lookup": 2.0}
 
@@ -129,5 +129,14 @@ def test_command_on_the_real_model(
     assert result["rows"][1]["same_text"] == 1.0
     assert "| `prompt_lookup` |" in capsys.readouterr().out
     assert table(result["rows"]) in report(result)
+    for wrong, sentence in (
+        (["--tab", "smell"], "no bench for the tab 'smell'"),
+        (["--repeats", "0"], "repeats must be at least 1"),
+        (["--threads", "0"], "threads must lie between"),
+        (["--prompts", "0"], "prompts must be at least 1"),
+        (["--check", "README.md"], "--report must name a result"),
+    ):
+        assert bench.main([*argv, *wrong]) == 2
+        assert sentence in capsys.readouterr().err
     assert bench.main([*argv, "--tab", "smell"]) == 2
     assert "no bench for the tab 'smell'" in capsys.readouterr().err

@@ -14,13 +14,15 @@ import torch
 from tokenizers import Tokenizer, models
 
 from backend.catalog import ASSETS, DRAFT, LOCAL, Catalog
+from backend.chance import Ask, Seeded
 from backend.codecs.text import TextCodec
 from backend.errors import UserError
 from backend.meter import Meter
 from backend.models.causal import CausalModel, SomeLayers, pick_layers
 from backend.models.house.llama import Llama
-from backend.models.hub.causal_lm import HubCausal
+from backend.models.hub.causal_lm import HubCausal, probe
 from backend.protocols import CausalSession, Prompt
+from backend.registry import Strategy, find, strategies
 from backend.types import Sampling
 
 VOCAB = 97
@@ -259,12 +261,52 @@ def test_unknown_tokens_are_refused() -> None:
         _open(_lean(), prompt=(1, 97))
 
 
+@pytest.mark.parametrize("s", [s for s in strategies().values() if s.protocol is CausalSession], ids=lambda s: s.id)
+def test_every_strategy_runs_with_its_largest_knobs(s: Strategy) -> None:
+    """Trees and windows fit the cache, whatever the knobs; the text is the one of plain decoding."""
+    models = {"target": _lean(), "draft": _twin(), "twin": _twin()}
+    prompt = [t for pair in zip([7] * 16, range(16), strict=True) for t in pair] + [7]  # many continuations of 7
+
+    def text(which: Strategy, knobs: dict[str, object]) -> list[int]:
+        sessions = {role: _open(models[role], prompt, Sampling(), Meter()) for role in which.roles}
+        for _ in which.run(**sessions, ask=Ask(20, Seeded(0)), **knobs):
+            pass
+        return list(sessions["target"].tokens)
+
+    largest = {name: o.high if o.high is not None else o.default for name, o in s.knobs.items()}
+    knobs = s.settle({name: value for name, value in largest.items() if not isinstance(value, str)})
+    assert text(s, knobs) == text(find("autoregressive"), {})
+
+
+def test_padded_heads_are_cut_to_the_tokenizer() -> None:
+    whole = _lean()
+    short = CausalModel("tiny/short", whole.backbone, _codec(90), whole.num_params)
+    assert _open(short).score([7]).p_NV.shape == (2, 90)
+    assert _open(short).score([7]).p_NV.sum(-1).tolist() == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma3", "phi", "transformers-llama", "lean"])
+def test_probe_passes_plain_attention(kind: str) -> None:
+    probe(MODELS[kind]())
+
+
+def test_probe_refuses_models_whose_rows_follow_another_law() -> None:
+    from transformers import MambaConfig, RwkvConfig
+
+    mamba = MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, state_size=4)
+    rwkv = RwkvConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32)
+    for config, name in ((mamba, "MambaForCausalLM"), (rwkv, "RwkvForCausalLM")):
+        with pytest.raises(UserError, match="guesses"):
+            probe(_hub(config, name))
+
+
 def test_twins() -> None:
     assert pick_layers("exit2", 4, "m") == [0, 1]
     assert pick_layers("skip1-3", 4, "m") == [0, 2]
     middle = pick_layers("skip10", 30, "m")
     assert len(middle) == 20
     assert (middle[0], middle[-1]) == (0, 29)
-    for bad in ("exit4", "exit0", "skip3", "half", "skip1-9"):
+    assert len(pick_layers("skip", 12, "m")) == 8
+    for bad in ("exit4", "exit0", "skip3", "half", "skip1-9", "exit2-x", "skip1-1", "skip²", "skip--3", "skip0", ""):
         with pytest.raises(UserError, match="m has 4 layers"):
             pick_layers(bad, 4, "m")

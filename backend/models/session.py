@@ -19,7 +19,7 @@ from backend.protocols import Scores
 from backend.sampling import distribution
 from backend.types import Sampling
 
-SCRATCH = 192  # cache rows for guesses, beside those for committed tokens
+SCRATCH = 256  # cache rows for guesses, beside those for committed tokens; the widest window needs 225
 
 
 class Cache(Protocol):
@@ -69,16 +69,25 @@ class TrieSession:
     """A `CausalSession` over a backbone."""
 
     def __init__(
-        self, backbone: Backbone, model_id: str, prompt: Sequence[int], sampling: Sampling, meter: Meter, room: int
+        self,
+        backbone: Backbone,
+        model_id: str,
+        vocab_size: int,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        meter: Meter,
+        room: int,
     ) -> None:
         """Open the session; the prompt is run with the first score.
 
         Args:
-            model_id: for messages. room: most tokens that will be committed.
+            model_id: for messages. vocab_size: V of the laws; logits behind it belong to no token and are cut off.
+            room: most tokens that will be committed.
         """
         self.tokens: list[int] = list(prompt)
         self._backbone = backbone
         self._id = model_id
+        self._vocab_size = vocab_size
         self._sampling = sampling
         self._meter = meter
         self._cache: Cache = backbone.open_cache(min(len(prompt) + room, backbone.context) + SCRATCH)
@@ -87,8 +96,8 @@ class TrieSession:
         self._depths: dict[int, int] = {}  # slot of a node -> its position
         self._parents: dict[int, int] = {}  # slot of a node -> slot of its parent
         self._rows: dict[int, int] = {}  # slot -> row of the three tensors below
-        self._raw_MV = torch.empty(0, backbone.vocab_size)
-        self._p_MV = torch.empty(0, backbone.vocab_size)
+        self._raw_MV = torch.empty(0, vocab_size)
+        self._p_MV = torch.empty(0, vocab_size)
         self._hidden_MC = torch.empty(0, 0)
 
     @property
@@ -170,9 +179,11 @@ class TrieSession:
                 self._visible(start, len(pending), new),
                 last=len(new) + bool(pending),
             )
+        raw_KV = raw_KV[:, : self._vocab_size]
         if not bool(torch.isfinite(raw_KV.amax(dim=-1)).all()):
             raise UserError(
-                f"{self._id} returned numbers that are no probabilities (NaN or infinity); reload the model."
+                f"{self._id} returned numbers that are no probabilities (NaN or infinity); "
+                "pick another model or precision."
             )
         self._ready = len(self.tokens)
         slots = [*([self._root] if pending else []), *range(first, first + len(new))]

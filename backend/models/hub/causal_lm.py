@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from backend.codecs.text import TextCodec
 from backend.errors import UserError
+from backend.meter import Meter
 from backend.models.causal import CausalModel
 from backend.models.house.llama import SUPPORTED
 from backend.models.local import load_llama
+from backend.protocols import CausalSession, Prompt
+from backend.types import Sampling
 
 FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
+OTHER_FILES = ("consolidated*", "*/*")  # the same weights in another layout, and what lies in folders
+PROBE_TOLERANCE = 0.01  # total variation; rounding of bfloat16 stays below
 
 
 class HubCache:
@@ -119,12 +125,17 @@ def load_causal_lm(
 
 
 def load_folder(model_id: str, folder: Path, dtype: torch.dtype, device: torch.device) -> CausalModel:
-    """The causal model in a folder of the hub's layout: lean where the architecture allows, else transformers."""
+    """The causal model in a folder of the hub's layout: lean where the architecture allows, else transformers.
+
+    Raises UserError if it cannot be loaded, or if its rows do not equal one-by-one decoding (see `probe`).
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    codec = TextCodec.from_folder(folder)
     try:
+        codec = TextCodec.from_folder(folder)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if getattr(config, "quantization_config", None):
+            raise UserError(f"{model_id} holds quantised weights, which are not read here; pick the plain checkpoint.")
         if config.model_type in SUPPORTED:
             try:
                 llama = load_llama(folder, dtype, device)
@@ -134,31 +145,64 @@ def load_folder(model_id: str, folder: Path, dtype: torch.dtype, device: torch.d
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, TemplateError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise UserError(f"{model_id} cannot be loaded as a causal language model ({reason}); pick another.") from error
     backbone = HubCausal(model.to(device).eval())
-    return CausalModel(model_id, backbone, codec, backbone.num_params)
+    loaded = CausalModel(model_id, backbone, codec, backbone.num_params)
+    probe(loaded)
+    return loaded
+
+
+def probe(model: CausalModel) -> None:
+    """Compare a tree behind a cache with plain forward passes; raises UserError if they differ.
+
+    Recurrent states, positions counted by slot and windows inside the model break guesses without an error; their
+    text would look right and follow another law.
+    """
+    prompt, tokens, parents = [5, 3, 7, 2, 6, 4], [8, 9, 3, 5, 7, 2], [-1, -1, 0, 0, 1, 2]
+    try:
+        session = model.open(CausalSession, Prompt(tuple(prompt)), Sampling(temperature=1.0), Meter(), 16)
+        session.score(tokens, parents)
+        session.commit([8, 5, 6])
+        ours = session.score([4, 1], [-1, -1]).p_NV[2]
+        theirs = model.open(CausalSession, Prompt((*prompt, 8, 5, 6, 1)), Sampling(temperature=1.0), Meter(), 1).score()
+        apart = float((ours - theirs.p_NV[0]).abs().sum()) / 2
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{model.id} does not decode with guesses ({type(error).__name__}); pick another.") from error
+    if apart > PROBE_TOLERANCE:
+        raise UserError(
+            f"{model.id} gives other laws for guesses than for text (total variation {apart:.2g}), so no strategy "
+            "would be exact on it; pick a model with plain attention."
+        )
 
 
 def _fetch(model_id: str, progress: Callable[[str, float], None]) -> Path:
+    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
     repo = model_id.removeprefix("hub/")
     progress(f"Fetching {repo} from the hub", 0.0)
     try:
-        folder = snapshot_download(repo, allow_patterns=list(FILES))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, OSError) as error:
-        if (
-            isinstance(error, HfHubHTTPError)
-            and error.response is not None
-            and error.response.status_code in (401, 404)
-        ):
-            raise UserError(f"The hub has no public model {repo!r}; check owner and name.") from error
+        folder = snapshot_download(repo, allow_patterns=list(FILES), ignore_patterns=list(OTHER_FILES))
+    except GatedRepoError as error:
+        raise UserError(f"{repo} asks for its licence to be accepted; do that on the hub and log in here.") from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"The hub has no public model {repo!r}; check owner and name.") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
         raise UserError(
-            f"{repo} is not in this machine's hub cache and the hub cannot be reached; "
-            "pick local/smollm2-135m, which needs no network."
+            f"{repo} is not in this machine's hub cache and the hub cannot be reached; pick a local or house model."
         ) from error
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise UserError(f"{repo} could not be fetched ({reason}); try again, or pick a local model.") from error
     progress(f"Loading {repo}", 1.0)
     return Path(folder)

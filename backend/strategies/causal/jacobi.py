@@ -41,4 +41,4 @@ def jacobi(
         marks = judged(slot, x, n, kept, scores)
         fresh = window - len(y[n + 1 :])
         x = [*y[n + 1 :], *(islice(prompt, fresh) if start == "prompt" else [y[-1]] * fresh)]
-        yield Step((*marks, *guesses(slot + len(kept), x[: ask.left] if ask.open else ())))
+        yield Step((*marks, *guesses(slot + len(kept), x[: ask.left - 1] if ask.open else ())))

@@ -31,7 +31,7 @@ def prompt_lookup(
         n, token = follow_chain(scores.p_NV, x, slot, ask.chance)
         kept = ask.take([*x[:n], token])
         target.commit(kept)
-        yield Step(judged(slot, x, n, kept, scores), note=f"copied from slot {start}" if x else "nothing to copy")
+        yield Step(judged(slot, x, n, kept, scores), note=f"copied from slot {start}" if x else "no copy")
 
 
 def find_copy(tokens: Sequence[int], ngram: int, length: int) -> tuple[int, list[int]]:

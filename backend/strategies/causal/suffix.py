@@ -26,7 +26,9 @@ def suffix(
     ask: Ask,
     *,
     depth: Annotated[int, Knob(2, 64, "longest run of tokens that the trie remembers")] = 24,
-    factor: Annotated[float, Knob(0.25, 4.0, "draft length per token of the matched ending")] = 1.0,
+    factor: Annotated[
+        float, Knob(0.25, 4.0, "draft length per token of the matched ending; depth bounds both together")
+    ] = 1.0,
     floor: Annotated[float, Knob(0.0, 1.0, "a draft ends where its estimated chance falls below this")] = 0.1,
 ) -> Iterator[Step]:
     """Yield one step per target call: the guesses that agreed, then the target's own token."""
