@@ -136,7 +136,7 @@
       this.lanes.replaceChildren(...this.columns.map((c) => c.root));
       this.lanes.style.setProperty("--lanes", String(this.columns.length));
       this.lanes.scrollLeft = 0;
-      if (!this.race.value.recorded && innerWidth < 768) this.root.scrollIntoView({ block: "start" });
+      if (!this.race.value.recorded && innerWidth <= 900) this.root.scrollIntoView({ block: "start" });
     }
 
     column(i) {
@@ -313,7 +313,7 @@
       set(c.ghostLabel, !step ? "" : step.note || (tree ? "tree" : marks.some((m) => m[2] === "guess") ? "window" : marks.length ? "draft" : "no draft"));
       const rows = tree ? branches(marks) : [marks.slice(0, 64)];
       c.ghostRows.replaceChildren(...rows.slice(0, 6).map((row) => h("div", { class: "dl-ghost-row" }, ...row.map((mark) => {
-        const node = token(mark);
+        const node = token(mark, true);
         node.dlab = { mark, step: k - 1, lane };
         this.tint(node);
         return node;
@@ -448,11 +448,11 @@
   function set(node, text) { if (node.textContent !== text) node.textContent = text; }
   const shown = (text) => visible(text).replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/ /g, "·");
 
-  /* A token as a node; its text isolated, line breaks both drawn and obeyed. */
-  function token(mark) {
+  /* A token as a node; line breaks are drawn, and obeyed unless it shall stay flat. */
+  function token(mark, flat = false) {
     const node = h("span", { class: "dl-tok", "data-f": mark[2] });
     visible(mark[1] ?? "").split("\n").forEach((part, i) => {
-      if (i) node.append(h("span", { class: "dl-newline", "aria-hidden": "true" }, "↵"), "\n");
+      if (i) node.append(h("span", { class: "dl-newline", "aria-hidden": "true" }, "↵"), flat ? "" : "\n");
       if (part) node.append(part);
     });
     return node;
@@ -491,7 +491,7 @@
     if (call > 1.1 * one) out.push(`a call over ${number(mine.rows / mine.calls)} rows takes ${number(1000 * call, 0)} ms instead of ${number(1000 * one, 0)} ms`);
     if (mine.other / mine.clock > 0.15) out.push(`its own bookkeeping takes ${percent(mine.other / mine.clock)}`);
     if (!out.length) out.push(`it saves too few calls (${number(mine.length, 2)} tokens a call)`);
-    return `Why slower? ${out.slice(0, 3).join("; ")}.`;
+    return `Why slower? ${out.slice(0, 2).join("; ")}.`;
   }
 
   function progressOf(race) {
