@@ -92,7 +92,7 @@ def test_closing_the_handler_frees_the_device_and_stop_is_the_visitors_own() -> 
     race = lab._races["me"]
     assert not race.stopping
     mine.close()
-    assert race.wait(2)
+    assert race.wait(15)
     assert not catalog.lock.locked()
 
 

@@ -20,7 +20,7 @@ def make(catalog: FakeCatalog, *strategies: str, budget: int = 24, line: Line | 
     return Race(requests, catalog, line or Line(catalog.lock), **kwargs)  # type: ignore[arg-type]
 
 
-def until(done: Callable[[], bool], seconds: float = 5.0) -> None:
+def until(done: Callable[[], bool], seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, "it did not happen in time"
@@ -30,7 +30,7 @@ def until(done: Callable[[], bool], seconds: float = 5.0) -> None:
 def test_all_lanes_finish_and_free_the_device() -> None:
     catalog = FakeCatalog()
     race = make(catalog, "autoregressive", "speculative", "prompt_lookup", "jacobi").start()
-    assert race.wait(20)
+    assert race.wait(60)
     assert [lane.state for lane in race.lanes] == [State.DONE] * 4
     assert all(lane.trace and len(lane.trace.written()) == 24 for lane in race.lanes)
     assert not catalog.lock.locked()
@@ -57,7 +57,7 @@ def test_the_lane_that_computed_least_goes_next(monkeypatch: pytest.MonkeyPatch)
         return step(self, lane, run)
 
     monkeypatch.setattr(Race, "_step", watched)
-    assert make(FakeCatalog(0.002), "autoregressive", "speculative").start().wait(20)
+    assert make(FakeCatalog(0.002), "autoregressive", "speculative").start().wait(60)
     assert clocks
     assert all(mine == least for mine, least in clocks)
 
@@ -67,7 +67,7 @@ def test_stop_keeps_what_was_written() -> None:
     race = make(catalog, "autoregressive", "speculative", budget=500).start()
     until(lambda: all(lane.trace and len(lane.trace.steps) > 2 for lane in race.lanes))
     race.stop()
-    assert race.wait(2)
+    assert race.wait(15)
     assert [lane.state for lane in race.lanes] == [State.STOPPED] * 2
     assert all(lane.trace and lane.trace.end == "stopped" and lane.trace.steps for lane in race.lanes)
     assert not catalog.lock.locked()
@@ -80,7 +80,7 @@ def test_closing_the_watcher_frees_the_device() -> None:
     next(watch)
     until(lambda: race.lanes[0].state == State.RUNNING)
     watch.close()
-    assert race.wait(2)
+    assert race.wait(15)
     assert not catalog.lock.locked()
 
 
@@ -93,7 +93,7 @@ def test_a_lane_that_cannot_run_says_so_and_the_others_go_on() -> None:
         Request("no_such_thing", "hello", budget=8),
     ]
     race = Race(requests, catalog, Line(catalog.lock)).start()  # type: ignore[arg-type]
-    assert race.wait(20)
+    assert race.wait(60)
     assert [lane.state for lane in race.lanes] == [State.DONE, *[State.ERROR] * 3]
     assert "house/none" in race.lanes[1].message
     assert "no probabilities" in race.lanes[2].message
@@ -104,7 +104,7 @@ def test_our_own_bugs_stay_in_the_log(monkeypatch: pytest.MonkeyPatch, caplog: p
     catalog = FakeCatalog()
     monkeypatch.setattr(catalog, "get", lambda *_: 1 / 0)
     race = make(catalog, "autoregressive").start()
-    assert race.wait(5)
+    assert race.wait(60)
     assert race.lanes[0].message == BROKEN
     assert "ZeroDivisionError" in caplog.text
 
@@ -122,9 +122,9 @@ def test_one_race_at_a_time_and_first_come_first_served() -> None:
     others[1].stop()
     assert others[1].wait(2), "a waiting race can be stopped"
     assert others[1].lanes[0].state == State.STOPPED
-    assert first.wait(20)
-    assert others[0].wait(20)
-    assert others[2].wait(20)
+    assert first.wait(60)
+    assert others[0].wait(60)
+    assert others[2].wait(60)
     assert line.length == 0
 
 
@@ -133,13 +133,13 @@ def test_every_strategy_is_warmed_up_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Race, "_warm_up", lambda self, request: warmed.append(request.strategy))
     catalog, warm = FakeCatalog(), set[tuple[str, ...]]()
     for _ in range(2):
-        assert make(catalog, "autoregressive", "jacobi", budget=4, warm=warm).start().wait(20)
+        assert make(catalog, "autoregressive", "jacobi", budget=4, warm=warm).start().wait(60)
     assert warmed == ["autoregressive", "jacobi"]
 
 
 def test_a_race_has_a_deadline() -> None:
     race = make(FakeCatalog(0.01), "autoregressive", budget=500, deadline=0.2).start()
-    assert race.wait(5)
+    assert race.wait(60)
     assert race.lanes[0].state == State.STOPPED
     assert race.lanes[0].message == "time limit"
 
@@ -149,13 +149,13 @@ def test_watching_does_not_hold_the_race_back() -> None:
     race = make(FakeCatalog(0.001), "autoregressive", budget=40).start()
     watch = race.watch(pause=0.01)
     next(watch)
-    assert race.wait(10), "nobody called next() again, and still it ended"
+    assert race.wait(30), "nobody called next() again, and still it ended"
     assert len(list(watch)) >= 1, "the last look always comes"
 
 
 def test_threads_end() -> None:
     before = threading.active_count()
     for _ in range(3):
-        assert make(FakeCatalog(), "autoregressive", budget=4).start().wait(10)
+        assert make(FakeCatalog(), "autoregressive", budget=4).start().wait(30)
     until(lambda: threading.active_count() <= before)
     assert race_module.PAUSE_SECONDS >= 0.2, "at most five looks a second"
