@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from backend.models.house.llama import Llama, LlamaConfig
-from backend.train.smollm2_draft import Batch, Batches, Corpus, Recipe, choose_vocabulary, distil_loss, evaluate, train
+from backend.train.smollm2_corpus import Batch, Batches, Corpus, choose_vocabulary
+from backend.train.smollm2_draft import Stage, distil_loss, train
+from backend.train.smollm2_measure import acceptance, on_held_out
 from backend.train.smollm2_prompts import KINDS, instruction
-from backend.train.smollm2_text import GREEDY, TOP
+from backend.train.smollm2_text import GREEDY, SAMPLED, TOP
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,7 +48,27 @@ def cycling_corpus(talks: int, length: int) -> Corpus:
     bounds = np.arange(talks + 1) * length
     top_logp[bounds[1:] - 1] = -np.inf  # nothing is known behind the last token
     roles = np.full(len(ids), GREEDY, np.uint8)
-    return Corpus(ids, roles, top_ids, top_logp, bounds, held=np.arange(talks) % 4 == 0)
+    roles[-2 * length :] = SAMPLED
+    return Corpus(ids, roles, top_ids, top_logp, bounds, np.arange(talks) % 3 == 0, before=(1, 2), between=(2, 1))
+
+
+def test_acceptance_counts_what_speculative_decoding_would() -> None:
+    """Calls keep 2 and fix 1, keep 0 and fix 1, keep 6 and add 1, keep the last 1."""
+    measured = acceptance([np.array([1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1], bool)])
+    assert measured["alpha"] == pytest.approx(9 / 11, abs=1e-4)
+    assert measured["alpha_per_depth"] == [0.75, 1.0, 0.5, 1.0, 1.0, 1.0]
+    assert measured["mean_acceptance_length_gamma6"] == 3.0
+
+
+def test_copying_judges_only_what_a_copy_decides() -> None:
+    corpus, ids_K = cycling_corpus(8, 60), torch.arange(64)
+    batches = Batches(corpus, ids_K, 64, batch_tokens=448, device=torch.device("cpu"))
+    batch = batches.copying(np.arange(8), np.random.default_rng(0))
+    rows_N, width = batch.rows_BT.flatten(), batch.rows_BT.shape[1]
+    assert (rows_N[batch.at_M + 1] == batch.target_MJ[:, 0]).all()
+    for at, target in zip(batch.at_M.tolist(), batch.target_MJ[:, 0].tolist(), strict=True):
+        seen = rows_N[at - at % width : at + 1].tolist()
+        assert [*seen[-2:], target] in [seen[i : i + 3] for i in range(len(seen) - 3)]
 
 
 def test_vocabulary_holds_control_tokens_and_what_was_written() -> None:
@@ -66,14 +88,11 @@ def test_training_learns_and_the_measures_say_so(tmp_path: Path) -> None:
     )  # fmt: skip
     model, held = Llama(sizes), np.flatnonzero(corpus.held)
     torch.nn.init.normal_(model.embed.weight, std=0.1)
-    assert evaluate(model, batches, held)["agreement_at_any_position"] < 0.5
-    recipe = Recipe(tokens=0, writers=1, batch=1, trainers=1, steps=50, batch_tokens=128, rate=5e-2)
-    train(recipe, model, batches, tmp_path / "checkpoint.pt", rank=0)
-    measured = evaluate(model, batches, held)
-    assert measured["alpha"] > 0.9
-    assert len(measured["alpha_per_depth"]) == 6
-    assert measured["mean_acceptance_length_gamma6"] > 4
+    assert on_held_out(model, batches, held)["agreement"] < 0.5
+    stage = Stage(tokens=0, steps=50, rate=5e-2)
+    train(stage, model, batches, tmp_path / "checkpoint.pt")
+    assert on_held_out(model, batches, held)["alpha"] > 0.9
 
     again = Llama(sizes)  # resumes behind the last step: the finished weights come back untouched
-    train(recipe, again, batches, tmp_path / "checkpoint.pt", rank=0)
+    train(stage, again, batches, tmp_path / "checkpoint.pt")
     torch.testing.assert_close(again.embed.weight, model.embed.weight)

@@ -1,0 +1,97 @@
+"""What a draft of SmolLM2 is worth: how often the target agrees, on held-out conversations and the bench's prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional as F
+
+from backend.models.house.draft import Draft
+from backend.models.house.llama import Llama
+from backend.train.smollm2_corpus import Batch, Batches, bench_prompts
+from backend.train.smollm2_text import ASSISTANT, END, GREEDY, SAMPLED, USER
+
+GAMMA = 6  # depths measured
+
+
+def logits_at(model: Llama, batch: Batch) -> Tensor:
+    """Float32 logits [M, K] of the judged positions, products in bfloat16."""
+    with torch.autocast(batch.rows_BT.device.type, torch.bfloat16):
+        features_MC = model.features(batch.rows_BT).flatten(0, 1)[batch.at_M]
+        return F.linear(features_MC, model.head_weight()).float()
+
+
+def acceptance(runs: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Measures of greedy speculative decoding with GAMMA tokens drafted before each call.
+
+    runs: for each text, whether the draft's best token is the target's, slot by slot. Returns alpha (kept / judged) in
+    all and per depth, the share of all slots where they agree, and the mean number of new slots a call.
+    """
+    reached, kept = np.zeros(GAMMA), np.zeros(GAMMA)
+    calls = slots = 0
+    for agree_N in runs:
+        at = 0
+        while at < len(agree_N):
+            ahead = agree_N[at : at + GAMMA]
+            depth = len(ahead) if ahead.all() else int(ahead.argmin())
+            reached[: min(depth + 1, len(ahead))] += 1
+            kept[:depth] += 1
+            at, slots, calls = at + depth + 1, slots + min(depth + 1, len(agree_N) - at), calls + 1
+    agree = np.concatenate(runs)
+    return {
+        "greedy_slots": len(agree),
+        "agreement": round(float(agree.mean()), 4),
+        "alpha": round(float(kept.sum() / reached.sum()), 4),
+        "alpha_per_depth": [round(float(x), 4) for x in kept / np.maximum(reached, 1)],
+        f"mean_acceptance_length_gamma{GAMMA}": round(slots / calls, 3),
+    }
+
+
+@torch.inference_mode()
+def on_held_out(model: Llama, batches: Batches, talks: np.ndarray) -> dict[str, Any]:
+    """Measures on held-out conversations: `acceptance` where the answer is greedy, and where it was sampled the overlap
+    sum(min(p, q)) at temperature 1 (a lower bound: the target's tail outside its 32 best tokens counts as missed)."""
+    runs: list[np.ndarray] = []
+    overlaps: list[np.ndarray] = []
+    for talk in talks:
+        batch = batches.collate([talk])
+        roles_M = batches.corpus.roles[batches.corpus.bounds[talk] + batch.at_M.numpy(force=True) + 1]
+        q_MK = logits_at(model, batch).softmax(-1)
+        q_MJ = q_MK.gather(1, batch.target_MJ.clamp(min=0)) * (batch.target_MJ >= 0)
+        overlaps.append(torch.minimum(batch.p_MJ, q_MJ).sum(-1).numpy(force=True)[roles_M == SAMPLED])
+        runs.append((q_MK.argmax(-1) == batch.target_MJ[:, 0]).numpy(force=True)[roles_M == GREEDY])
+    overlap = round(float(np.concatenate(overlaps).mean()), 4)
+    return {"conversations": len(talks), **acceptance(runs), "overlap_temperature_1": overlap}
+
+
+def on_bench_prompts(draft: Draft, target: Llama, tokenizer: Tokenizer, new_tokens: int = 64) -> dict[str, Any]:
+    """Measures of `acceptance` on SmolLM2's greedy answers to the bench's prompts, and the agreement for each kind."""
+    runs: dict[str, list[np.ndarray]] = {}
+    for prompt in bench_prompts():
+        ids = tokenizer.encode(USER + prompt["prompt"] + ASSISTANT).ids
+        answer = _greedy(target, ids, new_tokens)
+        text_N = torch.tensor([*ids, *answer], device=target.device)
+        slots_N = torch.arange(len(text_N), device=target.device)
+        logits_KV, _ = draft.forward_rows(text_N, slots_N, draft.open_cache(len(text_N)), last=len(answer) + 1)
+        agree_K = logits_KV[:-1].argmax(-1) == text_N[len(ids) :]
+        runs.setdefault(prompt["kind"], []).append(agree_K.numpy(force=True))
+    kinds = {kind: round(float(np.concatenate(those).mean()), 4) for kind, those in runs.items()}
+    return {**acceptance([run for those in runs.values() for run in those]), "agreement_per_kind": kinds}
+
+
+def _greedy(target: Llama, ids: Sequence[int], new_tokens: int) -> list[int]:
+    """The target's answer at temperature 0, its end token included."""
+    cache = target.open_cache(len(ids) + new_tokens)
+    rows_N = torch.tensor(ids, device=target.device)
+    answer: list[int] = []
+    while len(answer) < new_tokens and answer[-1:] != [END]:
+        slots_N = torch.arange(cache.length, cache.length + len(rows_N), device=target.device)
+        logits_1V, _ = target.forward_rows(rows_N, slots_N, cache, last=1)
+        answer.append(int(logits_1V.argmax()))
+        rows_N = torch.tensor(answer[-1:], device=target.device)
+    return answer
