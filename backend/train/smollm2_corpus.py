@@ -39,7 +39,8 @@ class Corpus:
 
     Args:
         ids, roles, top_ids, top_logp: as `smollm2_text.write_shards` stores them, odds at a position are of the next.
-        bounds: first position of each conversation, and the end. held: which of them were held out.
+        bounds: first position of each conversation, and the end. held: which were held out. fresh: which no earlier
+        stage has seen.
         before, between: tokens of the template in front of the user's turn, and between it and the answer.
     """
 
@@ -49,17 +50,26 @@ class Corpus:
     top_logp: np.ndarray
     bounds: np.ndarray
     held: np.ndarray
+    fresh: np.ndarray
     before: tuple[int, ...]
     between: tuple[int, ...]
 
 
-def read_corpus(folder: Path, tokenizer: Tokenizer) -> Corpus:
+def read_corpus(folder: Path, tokenizer: Tokenizer, known: int = 0) -> Corpus:
     """Read every shard; about one conversation in 24 is held out, chosen by its user's turn.
 
-    Conversations that ask one of the bench's own prompts (assets/prompts.jsonl) are held out too.
+    Conversations that ask one of the bench's own prompts (assets/prompts.jsonl) are held out too. The first `known`
+    positions of every writer count as seen in an earlier stage.
     """
     asked = {prompt["prompt"].strip() for prompt in bench_prompts()}
-    shards = [dict(np.load(path)) for path in sorted(folder.glob("*/[0-9]*.npz"))]
+    shards: list[dict[str, np.ndarray]] = []
+    fresh: list[bool] = []
+    for writer in sorted(folder.glob("[0-9]*/")):
+        before = 0
+        for path in sorted(writer.glob("[0-9]*.npz")):
+            shards.append(dict(np.load(path)))
+            fresh.extend([before >= known] * len(shards[-1]["starts"]))
+            before += len(shards[-1]["ids"])
     offsets = np.cumsum([0, *(len(shard["ids"]) for shard in shards)])
     bounds = np.concatenate([*(s["starts"] + o for s, o in zip(shards, offsets, strict=False)), offsets[-1:]])
     joined = {name: np.concatenate([s[name] for s in shards]) for name in ("ids", "roles", "top_ids", "top_logp")}
@@ -68,8 +78,8 @@ def read_corpus(folder: Path, tokenizer: Tokenizer) -> Corpus:
         parts = tokenizer.decode(joined["ids"][start:end].tolist(), skip_special_tokens=False).split("<|im_start|>")
         turn = parts[2].removeprefix("user\n").removesuffix("<|im_end|>\n").strip()
         held[i] = turn in asked or hashlib.sha256(turn.encode()).digest()[0] % 24 == 0
-    before, between = (tuple(tokenizer.encode(text).ids) for text in (USER, ASSISTANT))
-    return Corpus(bounds=bounds, held=held, before=before, between=between, **joined)
+    asking, answering = (tuple(tokenizer.encode(text).ids) for text in (USER, ASSISTANT))
+    return Corpus(bounds=bounds, held=held, fresh=np.array(fresh), before=asking, between=answering, **joined)
 
 
 def choose_vocabulary(corpus: Corpus) -> Tensor:
@@ -123,13 +133,17 @@ class Batches:
         return [groups[i] for i in rng.permutation(len(groups))]
 
     def endless(self, talks: np.ndarray, rng: np.random.Generator, rank: int, trainers: int) -> Iterator[Batch]:
-        """Epoch after epoch, this trainer's share of the batches; all trainers share one order."""
+        """Epoch after epoch, this trainer's share of the batches, copying ones between them.
+
+        An epoch has all fresh conversations of `talks` and a third of the others; all trainers share one order.
+        """
+        own = np.random.default_rng([rank, int(rng.integers(1 << 30))])
         while True:
-            groups = self.groups(talks, rng)
+            groups = self.groups(talks[self.corpus.fresh[talks] | (rng.random(len(talks)) < 1 / 3)], rng)
             for group in groups[rank : len(groups) // trainers * trainers : trainers]:
                 yield self.collate(group)
-                if rng.random() < COPYING:
-                    yield self.copying(talks, rng)
+                if own.random() < COPYING:
+                    yield self.copying(talks, own)
 
     def collate(self, talks: Sequence[int]) -> Batch:
         """One batch of the given conversations."""

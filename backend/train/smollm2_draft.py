@@ -232,7 +232,8 @@ def prepare(job: Job) -> tuple[Batches, Llama]:
     """The written corpus as batches, and the draft as the stage before this one left it (untrained in the first)."""
     source = load_smollm2()
     target_VC = load_file(source / "model.safetensors")["model.embed_tokens.weight"].float()
-    corpus = read_corpus(job.data, Tokenizer.from_file(str(source / "tokenizer.json")))
+    known = job.recipe.stages[job.stage - 1].tokens // job.recipe.writers if job.stage else 0
+    corpus = read_corpus(job.data, Tokenizer.from_file(str(source / "tokenizer.json")), known)
     torch.manual_seed(job.recipe.seed)
     if job.stage == 0:
         ids_K = choose_vocabulary(corpus)

@@ -49,7 +49,17 @@ def cycling_corpus(talks: int, length: int) -> Corpus:
     top_logp[bounds[1:] - 1] = -np.inf  # nothing is known behind the last token
     roles = np.full(len(ids), GREEDY, np.uint8)
     roles[-2 * length :] = SAMPLED
-    return Corpus(ids, roles, top_ids, top_logp, bounds, np.arange(talks) % 3 == 0, before=(1, 2), between=(2, 1))
+    return Corpus(
+        ids,
+        roles,
+        top_ids,
+        top_logp,
+        bounds,
+        np.arange(talks) % 3 == 0,
+        np.ones(talks, bool),
+        before=(1, 2),
+        between=(2, 1),
+    )
 
 
 def test_acceptance_counts_what_speculative_decoding_would() -> None:
