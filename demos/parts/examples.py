@@ -29,10 +29,10 @@ class Example:
 
 
 EXAMPLES = (
+    Example("code", "Write a Python function that returns the first n prime numbers as a list."),
     Example("chat", "Explain to a friend why the sky is blue, in three sentences."),
     Example("summarise", f"Summarise this in one sentence, using its own words:\n\n{TEXT}"),
     Example("edit", f"Rename the variable `total` to `running_sum` and print the whole function again:\n\n{EDIT}"),
-    Example("code", "Write a Python function that returns the first n prime numbers as a list."),
     Example("list", "List the numbers from 1 to 20, one per line, each followed by its square."),
     Example("story", "Once upon a time, in a small harbour town, a lighthouse keeper", chat=False),
 )
