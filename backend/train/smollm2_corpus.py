@@ -24,7 +24,6 @@ from backend.train.smollm2_text import ASKED, ASSISTANT, GIVEN, GREEDY, SAMPLED,
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB, SHARED = 8192, 256  # tokens the draft predicts, and embedding rows shared by all others
 WEIGHTS = {GIVEN: 0.3, ASKED: 0.6, GREEDY: 1.0, SAMPLED: 0.7}  # of a position, by who wrote the token behind it
-COPYING = 0.15  # share of the batches that teach copying
 
 
 def bench_prompts() -> list[dict[str, str]]:
@@ -39,8 +38,7 @@ class Corpus:
 
     Args:
         ids, roles, top_ids, top_logp: as `smollm2_text.write_shards` stores them, odds at a position are of the next.
-        bounds: first position of each conversation, and the end. held: which were held out. fresh: which no earlier
-        stage has seen.
+        bounds: first position of each conversation, and the end. held: which of them were held out.
         before, between: tokens of the template in front of the user's turn, and between it and the answer.
     """
 
@@ -50,26 +48,17 @@ class Corpus:
     top_logp: np.ndarray
     bounds: np.ndarray
     held: np.ndarray
-    fresh: np.ndarray
     before: tuple[int, ...]
     between: tuple[int, ...]
 
 
-def read_corpus(folder: Path, tokenizer: Tokenizer, known: int = 0) -> Corpus:
+def read_corpus(folder: Path, tokenizer: Tokenizer) -> Corpus:
     """Read every shard; about one conversation in 24 is held out, chosen by its user's turn.
 
-    Conversations that ask one of the bench's own prompts (assets/prompts.jsonl) are held out too. The first `known`
-    positions of every writer count as seen in an earlier stage.
+    Conversations that ask one of the bench's own prompts (assets/prompts.jsonl) are held out too.
     """
     asked = {prompt["prompt"].strip() for prompt in bench_prompts()}
-    shards: list[dict[str, np.ndarray]] = []
-    fresh: list[bool] = []
-    for writer in sorted(folder.glob("[0-9]*/")):
-        before = 0
-        for path in sorted(writer.glob("[0-9]*.npz")):
-            shards.append(dict(np.load(path)))
-            fresh.extend([before >= known] * len(shards[-1]["starts"]))
-            before += len(shards[-1]["ids"])
+    shards = [dict(np.load(path)) for path in sorted(folder.glob("*/[0-9]*.npz"))]
     offsets = np.cumsum([0, *(len(shard["ids"]) for shard in shards)])
     bounds = np.concatenate([*(s["starts"] + o for s, o in zip(shards, offsets, strict=False)), offsets[-1:]])
     joined = {name: np.concatenate([s[name] for s in shards]) for name in ("ids", "roles", "top_ids", "top_logp")}
@@ -79,7 +68,7 @@ def read_corpus(folder: Path, tokenizer: Tokenizer, known: int = 0) -> Corpus:
         turn = parts[2].removeprefix("user\n").removesuffix("<|im_end|>\n").strip()
         held[i] = turn in asked or hashlib.sha256(turn.encode()).digest()[0] % 24 == 0
     asking, answering = (tuple(tokenizer.encode(text).ids) for text in (USER, ASSISTANT))
-    return Corpus(bounds=bounds, held=held, fresh=np.array(fresh), before=asking, between=answering, **joined)
+    return Corpus(bounds=bounds, held=held, before=asking, between=answering, **joined)
 
 
 def choose_vocabulary(corpus: Corpus) -> Tensor:
@@ -132,17 +121,19 @@ class Batches:
             groups.append(group)
         return [groups[i] for i in rng.permutation(len(groups))]
 
-    def endless(self, talks: np.ndarray, rng: np.random.Generator, rank: int, trainers: int) -> Iterator[Batch]:
+    def endless(
+        self, talks: np.ndarray, rng: np.random.Generator, rank: int, trainers: int, copying: float
+    ) -> Iterator[Batch]:
         """Epoch after epoch, this trainer's share of the batches, copying ones between them.
 
-        An epoch has all fresh conversations of `talks` and a third of the others; all trainers share one order.
+        All trainers share one order of the epoch; `copying` is the share of batches that teach nothing but copying.
         """
         own = np.random.default_rng([rank, int(rng.integers(1 << 30))])
         while True:
-            groups = self.groups(talks[self.corpus.fresh[talks] | (rng.random(len(talks)) < 1 / 3)], rng)
+            groups = self.groups(talks, rng)
             for group in groups[rank : len(groups) // trainers * trainers : trainers]:
                 yield self.collate(group)
-                if own.random() < COPYING:
+                if own.random() < copying:
                     yield self.copying(talks, own)
 
     def collate(self, talks: Sequence[int]) -> Batch:

@@ -1,11 +1,10 @@
 """Train `house/smollm2-draft`, the small model that drafts for SmolLM2-135M: `python -m backend.train.smollm2_draft`.
 
 SmolLM2 writes the data itself (`smollm2_text`), and the draft learns SmolLM2's own odds at every position, cut to the
-8,192 tokens that it writes most. Embeddings start as a projection of SmolLM2's onto their main directions. A recipe has
-stages: each writes on until there are so many positions, then trains on all of them, with the rate of learning up and
-down once. `--device cpu` (bfloat16 products) takes about two hours on two busy cores; `--device cuda` writes more and
-trains longer on one GPU. Everything resumes where it was. Matrices are trained with Muon (torch 2.9 or later),
-embeddings and norms with AdamW.
+8,192 tokens that it writes most. Embeddings start as a projection of SmolLM2's onto their main directions.
+`--device cpu` (bfloat16 products) made the weights that ship: 70 minutes of writing and 40 of training on two busy
+cores. `--device cuda` writes 15 times as much, trains longer, and teaches copying too, for one GPU. Writing and
+training resume where they were. Matrices are trained with Muon (torch 2.9 or later), embeddings and norms with AdamW.
 
 The loss is the divergence from SmolLM2's odds with everything outside the draft's vocabulary and its 32 best tokens
 gathered into one remainder. The card holds what was measured on conversations whose user's turn was not trained on,
@@ -43,36 +42,38 @@ from backend.train.smollm2_text import GIVEN, write_shards
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Write until there are `tokens` positions, then train for `steps` steps with a peak learning rate of `rate`."""
-
-    tokens: int
-    steps: int
-    rate: float
-
-
-@dataclass(frozen=True)
 class Recipe:
     """How much to write and how long to train.
 
     Args:
-        writers: processes that write. batch: conversations each writes at once. trainers: processes that train.
-        batch_tokens: most positions of a trainer's batch.
+        tokens: positions SmolLM2 writes. writers: processes that write. batch: conversations each writes at once.
+        trainers: processes that train. steps: of the optimiser. batch_tokens: most positions of a trainer's batch.
+        rate: peak learning rate. copying: share of the batches that teach nothing but copying.
     """
 
-    stages: tuple[Stage, ...]
+    tokens: int
     writers: int
     batch: int
     trainers: int
+    steps: int
     batch_tokens: int
+    rate: float
+    copying: float = 0.0
     seed: int = 1
 
 
 RECIPES = {
-    "cpu": Recipe(
-        (Stage(650_000, 2000, 2.5e-3), Stage(900_000, 700, 1.5e-3)), writers=2, batch=40, trainers=2, batch_tokens=2048
+    "cpu": Recipe(tokens=650_000, writers=2, batch=40, trainers=2, steps=2000, batch_tokens=2048, rate=2.5e-3),
+    "cuda": Recipe(
+        tokens=10_000_000,
+        writers=1,
+        batch=512,
+        trainers=1,
+        steps=12_000,
+        batch_tokens=16_384,
+        rate=2e-3,
+        copying=0.15,
     ),
-    "cuda": Recipe((Stage(10_000_000, 12_000, 2e-3),), writers=1, batch=512, trainers=1, batch_tokens=16_384),
 }
 
 
@@ -113,16 +114,16 @@ def distil_loss(logits_MK: Tensor, batch: Batch) -> Tensor:
     return (loss_M * batch.weight_M).sum() / batch.weight_M.sum()
 
 
-def train(stage: Stage, model: Llama, batches: Batches, checkpoint: Path, rank: int = 0, trainers: int = 1) -> None:
+def train(recipe: Recipe, model: Llama, batches: Batches, checkpoint: Path, rank: int = 0) -> None:
     """Train in place, together with the other trainers; resumes from the checkpoint, written every 100 steps.
 
     The learning rate rises for 100 steps, stays, and falls to zero over the last third.
     """
     matrices = [w for name, w in model.named_parameters() if w.dim() == 2 and not name.startswith("embed")]
     others = [w for name, w in model.named_parameters() if w.dim() != 2 or name.startswith("embed")]
-    muon = torch.optim.Muon(matrices, lr=stage.rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
-    adam = torch.optim.AdamW(others, lr=stage.rate, betas=(0.9, 0.95), weight_decay=0.0)
-    total = stage.steps
+    muon = torch.optim.Muon(matrices, lr=recipe.rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(others, lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.0)
+    total = recipe.steps
 
     def share(step: int) -> float:
         return min(1.0, (step + 1) / 100, 3 * (total - step) / total)
@@ -135,16 +136,16 @@ def train(stage: Stage, model: Llama, batches: Batches, checkpoint: Path, rank: 
         model.load_state_dict(saved["model"])
         for part, state in zip(parts, saved["parts"], strict=True):
             part.load_state_dict(state)
-    ids_K = torch.from_numpy(batches.ids_K)
     began, first, losses = time.monotonic(), step, []
     talks = np.flatnonzero(~batches.corpus.held)
-    source = batches.endless(talks, np.random.default_rng([total, step]), rank, trainers)
+    rng = np.random.default_rng([recipe.seed, step])
+    source = batches.endless(talks, rng, rank, recipe.trainers, recipe.copying)
     while step < total:
         step += 1
         batch = next(source)
         loss = distil_loss(logits_at(model, batch), batch)
         torch.autograd.backward(loss)
-        _average_gradients(model, trainers)
+        _average_gradients(model, recipe.trainers)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for part in parts:
             part.step()
@@ -156,7 +157,7 @@ def train(stage: Stage, model: Llama, batches: Batches, checkpoint: Path, rank: 
         if rank == 0 and (step % 100 == 0 or step == total):
             states = [part.state_dict() for part in parts]
             scratch = checkpoint.with_suffix(".part")
-            torch.save({"step": step, "model": model.state_dict(), "ids_K": ids_K, "parts": states}, scratch)
+            torch.save({"step": step, "model": model.state_dict(), "parts": states}, scratch)
             scratch.rename(checkpoint)
 
 
@@ -177,13 +178,13 @@ class Job:
     """What every process of a run needs to know."""
 
     recipe: Recipe
-    stage: int
     device: str
     data: Path
 
-    def checkpoint(self, stage: int) -> Path:
-        """Where the training of a stage is saved."""
-        return self.data / f"stage{stage}.pt"
+    @property
+    def checkpoint(self) -> Path:
+        """Where training is saved."""
+        return self.data / "checkpoint.pt"
 
 
 def _write(rank: int, job: Job) -> None:
@@ -192,18 +193,18 @@ def _write(rank: int, job: Job) -> None:
     model = load_llama(source, torch.bfloat16, job.device)
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     recipe, folder = job.recipe, job.data / str(rank)
-    tokens = recipe.stages[job.stage].tokens // recipe.writers
-    write_shards(model, tokenizer, folder, tokens, 1_000_000 * (rank + recipe.seed), recipe.batch)
+    seed = 1_000_000 * (recipe.seed + rank)
+    write_shards(model, tokenizer, folder, recipe.tokens // recipe.writers, seed, recipe.batch)
 
 
 def _train(rank: int, job: Job) -> None:
     """One training process; several average their gradients at every step."""
     trainers = job.recipe.trainers
     if trainers > 1:
-        meet = f"file://{job.data.resolve()}/trainers-{job.stage}-{os.getppid()}"
+        meet = f"file://{job.data.resolve()}/trainers-{os.getppid()}"
         torch.distributed.init_process_group("gloo", meet, rank=rank, world_size=trainers)
     batches, model = prepare(job)
-    train(job.recipe.stages[job.stage], model, batches, job.checkpoint(job.stage), rank, trainers)
+    train(job.recipe, model, batches, job.checkpoint, rank)
 
 
 def _run(work: Callable[[int, Job], None], processes: int, job: Job) -> None:
@@ -229,20 +230,13 @@ def _start(work: Callable[[int, Job], None], rank: int, job: Job) -> None:
 
 
 def prepare(job: Job) -> tuple[Batches, Llama]:
-    """The written corpus as batches, and the draft as the stage before this one left it (untrained in the first)."""
+    """The written corpus as batches, and an untrained draft."""
     source = load_smollm2()
     target_VC = load_file(source / "model.safetensors")["model.embed_tokens.weight"].float()
-    known = job.recipe.stages[job.stage - 1].tokens // job.recipe.writers if job.stage else 0
-    corpus = read_corpus(job.data, Tokenizer.from_file(str(source / "tokenizer.json")), known)
+    corpus = read_corpus(job.data, Tokenizer.from_file(str(source / "tokenizer.json")))
     torch.manual_seed(job.recipe.seed)
-    if job.stage == 0:
-        ids_K = choose_vocabulary(corpus)
-        model = new_draft(target_VC, ids_K)
-    else:
-        before = torch.load(job.checkpoint(job.stage - 1), weights_only=True)
-        ids_K = before["ids_K"]
-        model = new_draft(target_VC, ids_K)
-        model.load_state_dict(before["model"])
+    ids_K = choose_vocabulary(corpus)
+    model = new_draft(target_VC, ids_K)
     device = torch.device(job.device)
     return Batches(corpus, ids_K, len(target_VC), job.recipe.batch_tokens, device), model.to(device)
 
@@ -254,20 +248,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "smollm2-text")
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house" / "smollm2-draft.safetensors")
     args = parser.parse_args(argv)
-    recipe = RECIPES[args.device]
-    for stage in range(len(recipe.stages)):
-        job = Job(recipe, stage, args.device, args.data)
-        if not _is_trained(job):
-            _run(_write, recipe.writers, job)
-            _run(_train, recipe.trainers, job)
-    after = Job(recipe, len(recipe.stages), args.device, args.data)
-    batches, model = prepare(after)
-    save(args.out, batches, model, after)
-
-
-def _is_trained(job: Job) -> bool:
-    path = job.checkpoint(job.stage)
-    return path.exists() and torch.load(path, weights_only=True)["step"] == job.recipe.stages[job.stage].steps
+    job = Job(RECIPES[args.device], args.device, args.data)
+    _run(_write, job.recipe.writers, job)
+    _run(_train, job.recipe.trainers, job)
+    batches, model = prepare(job)
+    model.load_state_dict(torch.load(job.checkpoint, weights_only=True, map_location=args.device)["model"])
+    save(args.out, batches, model, job)
 
 
 def save(out: Path, batches: Batches, model: Llama, job: Job) -> None:
@@ -291,6 +277,8 @@ def save(out: Path, batches: Batches, model: Llama, job: Job) -> None:
         "conversations": int((~corpus.held).sum()),
         "recipe": {"device": job.device, **asdict(job.recipe)},
         "held_out": on_held_out(model, batches, np.flatnonzero(corpus.held)),
+        "about_held_out": "Other user's turns than in training, but of the same grammar and writer, so flattering; the "
+        "bench's prompts were written apart and never trained on.",
         "bench_prompts": on_bench_prompts(draft, target, tokenizer),
         "torch": str(torch.__version__),
     }

@@ -31,7 +31,6 @@ USER, ASSISTANT = SYSTEM + "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assist
 END = 2  # <|im_end|>
 TOP = 32  # odds kept per position
 SLOTS = 320  # most tokens of a conversation
-SELF_ASKED = 0.7  # share of the users' turns that the model writes
 GIVEN, ASKED, GREEDY, SAMPLED = range(4)  # who wrote a token: template or grammar, the model as user, as assistant
 
 
@@ -129,7 +128,7 @@ class Writer:
         """The next conversation: its user's turn given by the grammar, or left to the model."""
         self.number += 1
         rng = Random(f"{self.seed}/{self.number}")
-        asking = rng.random() < SELF_ASKED
+        asking = rng.random() < 0.5
         kind = "self" if asking else rng.choice(KINDS)
         asked = "" if asking else instruction(rng, kind, self.passages) + ASSISTANT
         ids, forced = list(self.prefix), self.tokenizer.encode(asked).ids[: SLOTS - 64 - len(self.prefix)]

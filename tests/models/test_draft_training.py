@@ -11,7 +11,7 @@ import torch
 
 from backend.models.house.llama import Llama, LlamaConfig
 from backend.train.smollm2_corpus import Batch, Batches, Corpus, choose_vocabulary
-from backend.train.smollm2_draft import Stage, distil_loss, train
+from backend.train.smollm2_draft import Recipe, distil_loss, train
 from backend.train.smollm2_measure import acceptance, on_held_out
 from backend.train.smollm2_prompts import KINDS, instruction
 from backend.train.smollm2_text import GREEDY, SAMPLED, TOP
@@ -56,7 +56,6 @@ def cycling_corpus(talks: int, length: int) -> Corpus:
         top_logp,
         bounds,
         np.arange(talks) % 3 == 0,
-        np.ones(talks, bool),
         before=(1, 2),
         between=(2, 1),
     )
@@ -99,10 +98,10 @@ def test_training_learns_and_the_measures_say_so(tmp_path: Path) -> None:
     model, held = Llama(sizes), np.flatnonzero(corpus.held)
     torch.nn.init.normal_(model.embed.weight, std=0.1)
     assert on_held_out(model, batches, held)["agreement"] < 0.5
-    stage = Stage(tokens=0, steps=50, rate=5e-2)
-    train(stage, model, batches, tmp_path / "checkpoint.pt")
+    recipe = Recipe(tokens=0, writers=1, batch=1, trainers=1, steps=50, batch_tokens=128, rate=5e-2, copying=0.1)
+    train(recipe, model, batches, tmp_path / "checkpoint.pt")
     assert on_held_out(model, batches, held)["alpha"] > 0.9
 
     again = Llama(sizes)  # resumes behind the last step: the finished weights come back untouched
-    train(stage, again, batches, tmp_path / "checkpoint.pt")
+    train(recipe, again, batches, tmp_path / "checkpoint.pt")
     torch.testing.assert_close(again.embed.weight, model.embed.weight)
