@@ -226,7 +226,7 @@ def peer_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table."""
     lines = [
-        "| strategy | tok/s (quartiles) | x time | x calls | x modelled | kept/call | draft accepted | same text |",
+        "| strategy | tok/s (quartiles) | x time | x calls | x modelled | tok/call | draft accepted | same text |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
