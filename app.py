@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+# Threads that spin while they wait take the cores from the browser and the server, which then hold up the next product.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
 if os.getenv("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401 - must come before torch there
 
