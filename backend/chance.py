@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from backend.peaks import peak
+
 KEPT_NOISES = 64  # slots whose noise is remembered; a strategy looks ahead by fewer
 
 
@@ -47,7 +49,7 @@ class Seeded:
         exactly when they are equal. Without, fresh randomness.
         """
         p_V = p_V.detach().to("cpu")
-        best = int(p_V.argmax())
+        best = int(peak(p_V[None]))
         if p_V[best] >= 1.0:  # one-hot: temperature 0 costs no noise
             return best
         if slot is None:

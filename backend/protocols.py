@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 from backend.meter import Meter
+from backend.peaks import peaks
 from backend.types import Sampling
 
 
@@ -31,12 +32,12 @@ class Scores:
     def options(self, row: int, count: int = 4) -> tuple[tuple[int, float], ...]:
         """The `count` most likely tokens of a row at temperature 1, before filters, with their probabilities."""
         if self.raw_NV is None:
-            top, at = self.p_NV[row].topk(min(count, self.p_NV.shape[1]))
+            p_1T, at_1T = peaks(self.p_NV[row][None], count)
         else:
-            raw_V = self.raw_NV[row]
-            top, at = raw_V.topk(min(count, raw_V.shape[0]))
-            top = (top - raw_V.logsumexp(0)).exp()
-        return tuple((int(t), round(float(x), 6)) for t, x in zip(at.tolist(), top.tolist(), strict=True))
+            raw_1V = self.raw_NV[row][None]
+            at_1T = peaks(raw_1V, count)[1]
+            p_1T = raw_1V.softmax(dim=1).gather(1, at_1T)
+        return tuple(zip(at_1T[0].tolist(), (round(p, 6) for p in p_1T[0].tolist()), strict=True))
 
 
 @runtime_checkable

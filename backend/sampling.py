@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from backend.chance import Chance
+from backend.peaks import peak
 from backend.protocols import Scores
 from backend.types import Fate, Mark, Sampling
 
@@ -34,8 +35,7 @@ def distribution(raw_NV: Tensor, sampling: Sampling, seen: Sequence[Iterable[int
                 raw_V[at] > 0, raw_V[at] / sampling.repetition_penalty, raw_V[at] * sampling.repetition_penalty
             )
     if sampling.temperature == 0.0:
-        best_N1 = raw_NV.argmax(dim=-1, keepdim=True)
-        return torch.zeros_like(raw_NV).scatter_(-1, best_N1, 1.0)
+        return torch.zeros_like(raw_NV).scatter_(-1, peak(raw_NV)[:, None], 1.0)
     # the largest logit first: dividing by a small temperature must not run out of range
     p_NV = torch.softmax((raw_NV - raw_NV.amax(dim=-1, keepdim=True)) / sampling.temperature, dim=-1)
     if 0 < sampling.top_k < p_NV.shape[-1]:

@@ -116,7 +116,7 @@ def _phi() -> CausalModel:
 
 def _shipped(model_id: str) -> Callable[[], CausalModel]:
     def load() -> CausalModel:
-        model = Catalog(device="cpu").get(model_id)
+        model = Catalog(device="cpu", dtype="float32").get(model_id)
         assert isinstance(model, CausalModel)
         return model
 

@@ -7,6 +7,7 @@ The same session serves our own forward and transformers', both behind `Backbone
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -65,6 +66,36 @@ class Backbone(Protocol):
         ...
 
 
+class _Rows:
+    """Logits, laws and hidden states of evaluated slots, one behind the other in memory, so that a chain is a view.
+
+    Rows already handed out are never written again: what grows beyond its memory moves to new memory.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.held: tuple[Tensor, ...] = ()  # raw_MV, p_MV, hidden_MC, with room for more rows than `count`
+
+    def extend(self, fresh: tuple[Tensor, ...]) -> None:
+        """Append rows to the three tensors."""
+        start, self.count = self.count, self.count + len(fresh[0])
+        if start == 0:
+            self.held = fresh
+            return
+        if self.count > len(self.held[0]):
+            wider = tuple(x.new_empty(max(8, 2 * self.count), *x.shape[1:]) for x in self.held)
+            for new, old in zip(wider, self.held, strict=True):
+                new[:start] = old[:start]
+            self.held = wider
+        for held, rows in zip(self.held, fresh, strict=True):
+            held[start : self.count] = rows
+
+    def keep(self, row: int | None) -> None:
+        """Forget all rows but one, or all."""
+        self.held = () if row is None else tuple(x[row : row + 1] for x in self.held)
+        self.count = len(self.held[:1])
+
+
 class TrieSession:
     """A `CausalSession` over a backbone."""
 
@@ -95,10 +126,8 @@ class TrieSession:
         self._nodes: dict[tuple[int, int], int] = {}  # (slot of the parent, token) -> slot
         self._depths: dict[int, int] = {}  # slot of a node -> its position
         self._parents: dict[int, int] = {}  # slot of a node -> slot of its parent
-        self._rows: dict[int, int] = {}  # slot -> row of the three tensors below
-        self._raw_MV = torch.empty(0, vocab_size)
-        self._p_MV = torch.empty(0, vocab_size)
-        self._hidden_MC = torch.empty(0, 0)
+        self._row_at: dict[int, int] = {}  # slot -> its row in `_rows`
+        self._rows = _Rows()
 
     @property
     def _root(self) -> int:
@@ -111,12 +140,13 @@ class TrieSession:
         slots, new = self._place(draft, parents)
         if new or self._ready <= self._root:
             self._run(new)
-        rows = [self._rows[slot] for slot in slots]
+        rows = [self._row_at[slot] for slot in slots]
         if rows == list(range(rows[0], rows[0] + len(rows))):
             pick: slice | list[int] = slice(rows[0], rows[0] + len(rows))  # a view: no copy of V numbers a row
         else:
             pick = rows
-        return Scores(self._p_MV[pick], self._raw_MV[pick], self._hidden_MC[pick])
+        raw_MV, p_MV, hidden_MC = self._rows.held
+        return Scores(p_MV[pick], raw_MV[pick], hidden_MC[pick])
 
     def commit(self, tokens: Sequence[int]) -> None:
         """See `CausalSession.commit`."""
@@ -134,7 +164,7 @@ class TrieSession:
             self._cache.keep([*range(first), *path])
         self.tokens.extend(tokens)
         self._ready = first + len(path)
-        row = self._rows.get(slot) if self._ready > self._root else None
+        row = self._row_at.get(slot) if self._ready > self._root else None
         self._forget(row)
 
     def _forget(self, row: int | None) -> None:
@@ -142,11 +172,10 @@ class TrieSession:
         self._nodes.clear()
         self._depths.clear()
         self._parents.clear()
-        self._rows.clear()
-        keep = slice(0, 0) if row is None else slice(row, row + 1)
-        self._raw_MV, self._p_MV, self._hidden_MC = self._raw_MV[keep], self._p_MV[keep], self._hidden_MC[keep]
+        self._row_at.clear()
+        self._rows.keep(row)
         if row is not None:
-            self._rows[self._root] = 0
+            self._row_at[self._root] = 0
 
     def _place(self, draft: Sequence[int], parents: Sequence[int] | None) -> tuple[list[int], list[tuple[int, int]]]:
         """Slots of root and draft, and the (parent slot, token) of every node that has to be run."""
@@ -180,7 +209,7 @@ class TrieSession:
                 last=len(new) + bool(pending),
             )
         raw_KV = raw_KV[:, : self._vocab_size]
-        if not bool(torch.isfinite(raw_KV.amax(dim=-1)).all()):
+        if not all(map(math.isfinite, raw_KV.amax(dim=-1).tolist())):
             raise UserError(
                 f"{self._id} returned numbers that are no probabilities (NaN or infinity); "
                 "pick another model or precision."
@@ -190,15 +219,8 @@ class TrieSession:
         self._remember(slots, raw_KV, hidden_KC)
 
     def _remember(self, slots: Sequence[int], raw_KV: Tensor, hidden_KC: Tensor) -> None:
-        p_KV = distribution(raw_KV, self._sampling, self._seen(slots))
-        for slot in slots:
-            self._rows[slot] = len(self._rows)
-        if len(self._rows) == len(slots):
-            self._raw_MV, self._p_MV, self._hidden_MC = raw_KV, p_KV, hidden_KC
-        else:
-            self._raw_MV = torch.cat((self._raw_MV, raw_KV))
-            self._p_MV = torch.cat((self._p_MV, p_KV))
-            self._hidden_MC = torch.cat((self._hidden_MC, hidden_KC))
+        self._row_at.update({slot: self._rows.count + i for i, slot in enumerate(slots)})
+        self._rows.extend((raw_KV, distribution(raw_KV, self._sampling, self._seen(slots)), hidden_KC))
 
     def _visible(self, start: int, num_pending: int, new: list[tuple[int, int]]) -> Tensor | None:
         """The mask of the rows to run, or None where they are a chain that sees everything before it."""

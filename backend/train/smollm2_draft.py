@@ -263,7 +263,8 @@ def save(out: Path, batches: Batches, model: Llama, job: Job) -> None:
     save_draft(out, model, torch.from_numpy(batches.ids_K), len(batches.rows_V))
     source = load_smollm2()
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-    draft, target = load_draft(out, torch.float32, job.device), load_llama(source, torch.float32, job.device)
+    draft = load_draft(out, torch.float32, job.device, in_bytes=job.device == "cpu")
+    target = load_llama(source, torch.float32, job.device)
     card = {
         "id": "house/smollm2-draft",
         "what": "Draft model for SmolLM2-135M-Instruct: predicts its next token over a trimmed vocabulary.",

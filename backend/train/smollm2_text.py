@@ -1,9 +1,9 @@
 """Conversations that SmolLM2 writes by itself, with its next-token odds at every position: training data of its draft.
 
-Half of the users' turns are written by the model as well (the chat template is opened at the user's turn), half come
-from `smollm2_prompts`. Many conversations advance together, one token each per step; a finished one is replaced at
-once. Prompt tokens go through the same steps, so their odds are recorded too. Shards are numbered .npz files, and
-writing resumes behind the last one.
+Three quarters of the users' turns are written by the model as well (the chat template is opened at the user's turn),
+the others come from `smollm2_prompts`. Many conversations advance together, one token each per step; a finished one is
+replaced at once. Prompt tokens go through the same steps, so their odds are recorded too. Shards are numbered .npz
+files, and writing resumes behind the last one.
 
 Letters: B conversations in flight, S slots of the cache, C features, D numbers in a head, P positions of a shard.
 """
@@ -128,12 +128,12 @@ class Writer:
         """The next conversation: its user's turn given by the grammar, or left to the model."""
         self.number += 1
         rng = Random(f"{self.seed}/{self.number}")
-        asking = rng.random() < 0.5
+        asking = rng.random() < 0.75
         kind = "self" if asking else rng.choice(KINDS)
         asked = "" if asking else instruction(rng, kind, self.passages) + ASSISTANT
         ids, forced = list(self.prefix), self.tokenizer.encode(asked).ids[: SLOTS - 64 - len(self.prefix)]
         temperature = 0.0 if rng.random() < 0.8 else rng.uniform(0.7, 1.0)
-        return Conversation(kind, rng, ids, [GIVEN] * len(ids), forced, temperature, rng.randint(96, 160), asking)
+        return Conversation(kind, rng, ids, [GIVEN] * len(ids), forced, temperature, rng.randint(64, 112), asking)
 
     def step(self) -> Iterator[Conversation]:
         """Advance every conversation by one token; yield those that end and open others in their places."""

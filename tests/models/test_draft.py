@@ -42,6 +42,20 @@ def test_logits_land_on_the_targets_ids(tmp_path: Path, dtype: torch.dtype) -> N
     assert (draft.vocab_size, draft.context, draft.num_params) == (40, 64, model.num_params)
 
 
+def test_weights_of_one_byte_stay_near(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_draft(tmp_path / "draft.safetensors", Llama(CONFIG), IDS_K, 40)
+    whole, small = (load_draft(tmp_path / "draft.safetensors", torch.float32, in_bytes=x) for x in (False, True))
+    ids_N, positions_N = torch.tensor([7, 39, 2, 11]), torch.arange(4)
+    expected, _ = whole.forward_rows(ids_N, positions_N, whole.open_cache(8))
+    logits, _ = small.forward_rows(ids_N, positions_N, small.open_cache(8))
+    assert float((logits - expected)[:, IDS_K].norm() / expected[:, IDS_K].norm()) < 0.03
+    cache = small.open_cache(8)  # one row at a time
+    for row_V, token, position in zip(logits, ids_N, positions_N, strict=True):
+        alone, _ = small.forward_rows(token[None], position[None], cache)
+        assert float((alone[0] - row_V)[IDS_K].norm() / row_V[IDS_K].norm()) < 0.03
+
+
 def test_a_missing_file_says_how_to_train_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="smollm2_draft"):
         load_draft(tmp_path / "nothing.safetensors", torch.float32)

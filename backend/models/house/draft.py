@@ -72,10 +72,14 @@ def save_draft(path: Path, model: Llama, ids_K: Tensor, target_vocab: int) -> No
     save_file({**state, "ids_K": ids_K.to(torch.int32)}, path, metadata=metadata)
 
 
-def load_draft(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> Draft:
-    """The draft in a file of `save_draft`, packed for decoding in dtype. Raises UserError if there is no such file."""
+def load_draft(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu", in_bytes: bool = False) -> Draft:
+    """The draft in a file of `save_draft`, packed for decoding in dtype. Raises UserError if there is no such file.
+
+    in_bytes: weights of one byte and products in bfloat16, whatever dtype says; the quickest on a CPU.
+    """
     draft = read_draft(path, device)
-    return Draft(draft.model.pack(dtype), draft.ids_K, draft.vocab_size)
+    model = draft.model.pack(torch.bfloat16 if in_bytes else dtype, in_bytes)
+    return Draft(model, draft.ids_K, draft.vocab_size)
 
 
 def read_draft(path: Path, device: torch.device | str = "cpu") -> Draft:
