@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 from typing import Any
 
-# Threads that spin while they wait take the cores from the browser and the server, which then hold up the next product.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
+# Threads that wait for the next product spin for about a millisecond, then sleep. For ever would take the cores from the
+# server and the browser; not at all, and every product of a small model waits for them to wake.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # read when torch is loaded
 if os.getenv("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401 - must come before torch there
 
 import gradio as gr
 
-from backend.catalog import Catalog
 from demos import ASIDE, TABS, api
 from demos.parts import assets, header
 from demos.parts.lab import Lab
 
 
-def build(catalog: Catalog | None = None) -> gr.Blocks:
-    """The page with all its events. catalog: where models come from; this machine's own if left out."""
-    lab = Lab(catalog)
+def build(lab: Lab | None = None) -> gr.Blocks:
+    """The page with all its events. lab: models and races; of this machine's own catalog if left out."""
+    lab = lab or Lab()
     assets.serve()
     with gr.Blocks(title="Decoding Lab", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)) as demo:
         header.build(lab)

@@ -45,6 +45,10 @@ class Lab:
             self._races[owner] = race
         return race
 
+    def race_of(self, owner: str) -> Race | None:
+        """The last race of a visitor's session, if it is remembered."""
+        return self._races.get(owner)
+
     def stop(self, owner: str) -> None:
         """Stop the visitor's race, if there is one."""
         race = self._races.get(owner)

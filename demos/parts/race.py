@@ -117,6 +117,7 @@ class Race:
         self.id = uuid.uuid4().hex[:12]
         self.lanes = [Lane(request) for request in requests]
         self.started = time.perf_counter()
+        self.seconds = 0.0  # wall time of its steps, from the first to the end
         self._catalog = catalog
         self._line = line
         self._warm = warm if warm is not None else set()
@@ -182,13 +183,15 @@ class Race:
             for i, lane in enumerate(self.lanes):
                 if not self.stopping and (run := self._open(lane)):
                     runs[i] = run
-            limit = time.perf_counter() + self._deadline
+            began = time.perf_counter()
+            limit = began + self._deadline
             for i in runs:
                 self.lanes[i].state, self.lanes[i].message = State.RUNNING, ""
             while runs and not self.stopping and time.perf_counter() < limit:
                 i = min(runs, key=lambda i: self.lanes[i].clock)
                 if not self._step(self.lanes[i], runs[i]):
                     runs.pop(i).close()
+                self.seconds = time.perf_counter() - began
         finally:
             for i, run in runs.items():
                 run.close()

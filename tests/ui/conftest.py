@@ -12,6 +12,7 @@ import pytest
 
 import app
 from demos.parts import examples
+from demos.parts.lab import Lab
 from demos.parts.tables import save_race
 from demos.record import record_race
 from tests.ui.fakes import FakeCatalog
@@ -36,7 +37,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     patch.setenv("NO_PROXY", "localhost,127.0.0.1")
     traces = record_race(FakeCatalog(0.002), examples.EXAMPLES[0], ["speculative", "token_recycling"], 40)  # type: ignore[arg-type]
     save_race(traces, folder / f"race-{examples.EXAMPLES[0].kind}.json.gz", LABEL)
-    demo = app.build(FakeCatalog(0.02, load_seconds=0.3))  # type: ignore[arg-type]
+    demo = app.build(Lab(FakeCatalog(0.02, load_seconds=0.3)))  # type: ignore[arg-type]
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.options())
     yield address
     demo.close()
