@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-# Threads that wait for the next product spin for about a millisecond, then sleep. For ever would take the cores from the
-# server and the browser; not at all, and every product of a small model waits for them to wake.
+# Threads that wait for the next product spin for about a millisecond, then sleep. For ever would take the cores from
+# the server and the browser; not at all, and every product of a small model waits for them to wake.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # read when torch is loaded
 if os.getenv("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401 - must come before torch there
