@@ -8,7 +8,7 @@ from typing import Any
 # Threads that wait for the next product spin for about a millisecond, then sleep. For ever would take the cores from
 # the server and the browser; not at all, and every product of a small model waits for them to wake.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # read when torch is loaded
-if os.getenv("SPACES_ZERO_GPU"):
+if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401 - must come before torch there
 
 import gradio as gr
@@ -24,7 +24,7 @@ def build(lab: Lab | None = None) -> gr.Blocks:
     assets.serve()
     with gr.Blocks(title="Decoding Lab", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)) as demo:
         header.build(lab)
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as tabs:
             for tab in TABS:
                 with gr.Tab(tab.TITLE, id=tab.ID):
                     tab.build(lab)
@@ -32,6 +32,12 @@ def build(lab: Lab | None = None) -> gr.Blocks:
                 with gr.Tab(tab.TITLE, id=tab.ID, alignment="right"):
                     tab.build(lab)
         api.mount(lab)
+
+        def open_tab(request: gr.Request) -> Any:
+            asked = request.query_params.get("tab")
+            return gr.Tabs(selected=asked) if asked in {tab.ID for tab in (*TABS, *ASIDE)} else gr.skip()
+
+        demo.load(open_tab, None, tabs, queue=False, show_progress="hidden", api_visibility="private")
     return demo.queue(max_size=32)
 
 

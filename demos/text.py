@@ -173,7 +173,8 @@ def _connect(
     assert blocks is not None
 
     def on_load(request: gr.Request) -> list[Any]:
-        return form.fill(links.read_link(dict(request.query_params)))
+        query = dict(request.query_params)
+        return form.fill(links.read_link(query) if query.get("tab", ID) == ID else {})
 
     blocks.load(on_load, None, form.outputs, **quick)
 

@@ -7,6 +7,7 @@ import html
 import gradio as gr
 
 from demos.parts.lab import Lab, offline
+from demos.parts.lent import is_lent
 
 SENTENCE = "Every way of decoding a generative model, side by side, on real weights."
 
@@ -22,8 +23,9 @@ def render(lab: Lab) -> str:
     sources = sorted({entry.source for entry in lab.catalog().entries() if entry.available})
     device = str(environment["device"])
     on_cpu = device == "cpu"
+    where = ("CPU" if on_cpu else device, f"{environment['threads']} threads" if on_cpu else str(environment["dtype"]))
     badges = [
-        ("CPU" if on_cpu else device, f"{environment['threads']} threads" if on_cpu else str(environment["dtype"])),
+        ("ZeroGPU", "lent for each race") if is_lent() else where,
         ("weights", " + ".join(sources) or "none yet"),
         ("network", "off" if offline() else "only for hub models"),
     ]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from backend.catalog import Catalog
 from backend.types import Request
+from demos.parts.lent import LentRace, borrow, is_lent
 from demos.parts.race import Line, Race
 
 DEVICE = "device"  # concurrency id of everything that computes
@@ -24,6 +25,7 @@ class Lab:
         self._races: dict[str, Race] = {}
         self._guard = threading.Lock()
         self.line = Line(self.catalog().lock)
+        self._stepped = borrow() if is_lent() else None
 
     def catalog(self, precision: str = "auto") -> Catalog:
         """The models in this precision. Raises UserError for an unknown one."""
@@ -37,7 +39,10 @@ class Lab:
     def race(self, requests: Sequence[Request], precision: str, owner: str) -> Race:
         """A race that is ready to start. owner: the visitor's session."""
         catalog = self.catalog(precision)
-        race = Race(requests, catalog, self.line, self._warm.setdefault(precision, set()))
+        if self._stepped is None:
+            race = Race(requests, catalog, self.line, self._warm.setdefault(precision, set()))
+        else:
+            race = LentRace(requests, catalog, self.line, precision, self._stepped)
         with self._guard:
             self._races = {key: other for key, other in self._races.items() if not other.over}
             if owner in self._races:
@@ -67,5 +72,5 @@ def offline() -> bool:
 
 
 def _device() -> str:
-    """Where to compute. ZeroGPU lends its GPU to single calls, which a thread that steps lanes is not: CPU there."""
-    return "cpu" if os.environ.get("SPACES_ZERO_GPU") else "auto"
+    """Where this process computes: not on a GPU that is only lent to calls in other processes."""
+    return "cpu" if is_lent() else "auto"

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -153,7 +153,7 @@ class Race:
         """Wait for the end; False if it did not come in time."""
         return self._over.wait(seconds)
 
-    def watch(self, pause: float = PAUSE_SECONDS) -> Iterator[None]:
+    def watch(self, pause: float = PAUSE_SECONDS) -> Generator[None, None, None]:
         """Wake up now and then, and once more at the end. Closing this stops the race and frees the device."""
         try:
             yield

@@ -197,6 +197,15 @@ def test_a_link_fills_the_form_and_runs_nothing(visit: Visit, browser: Any, url:
     visit.check()
 
 
+@pytest.mark.parametrize("query", ["?tab=about", "?tab=no_such"])
+def test_a_link_opens_its_tab(browser: Any, url: str, query: str) -> None:
+    page = browser.new_page()
+    page.goto(url + query)
+    shown = "About" if query == "?tab=about" else "Text"
+    page.wait_for_selector(f'button[role=tab][aria-selected=true]:has-text("{shown}")', timeout=20_000)
+    page.close()
+
+
 def test_a_closed_tab_frees_the_device(browser: Any, url: str) -> None:
     client = Client(url, verbose=False, analytics_enabled=False)
     gone = Visit(browser, url, 1280, 800)
