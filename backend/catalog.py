@@ -36,6 +36,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 YES = {"1", "TRUE", "YES", "ON"}
 LOCAL = "local/smollm2-135m"
 DRAFT = "house/smollm2-draft"
+STORE = "house/smollm2-datastore"
 HUB = "hub/HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model where the package is missing, as on a Space
 HUB_ID = re.compile(r"hub/[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 TWIN = "skip"  # what self-speculation drafts with by default: a third of the layers left out
@@ -89,7 +90,7 @@ class Catalog:
     def entries(self) -> list[Entry]:
         """The models that menus offer. Any `hub/<owner>/<name>` works too."""
         missing = "" if importlib.util.find_spec(PACKAGE) else INSTALL
-        card = _card(DRAFT)
+        card, store = _card(DRAFT), _card(STORE)
         offline = "unset HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE", "").upper() in YES else ""
         return [
             Entry(
@@ -113,6 +114,17 @@ class Catalog:
                 "Our draft model for SmolLM2, distilled from text that SmolLM2 wrote.",
                 bool(card),
                 "" if card else "python -m backend.train.smollm2_draft",
+            ),
+            Entry(
+                STORE,
+                "SmolLM2 datastore",
+                "house",
+                "text",
+                "causal",
+                store.get("num_params"),
+                "Answers that SmolLM2 wrote before, for retrieval: a model whose law is what followed the same words.",
+                bool(store),
+                "" if store else "python -m backend.train.smollm2_datastore",
             ),
             Entry(
                 HUB,
@@ -150,6 +162,8 @@ class Catalog:
             return f"{target.partition('@')[0]}@{TWIN}"
         if role == "draft":
             return DRAFT
+        if role == "store":
+            return STORE
         raise UserError(f"There is no default model for the role '{role}' beside {target}; name one.")
 
     def loaded(self, model_id: str) -> bool:
@@ -197,6 +211,8 @@ class Catalog:
             return self._load_local(progress)
         if model_id == DRAFT:
             return self._load_draft()
+        if model_id == STORE:
+            return self._load_store()
         if HUB_ID.fullmatch(model_id):
             from backend.models.hub.causal_lm import load_causal_lm
 
@@ -221,6 +237,13 @@ class Catalog:
             raise UserError(f"{DRAFT} is not in assets/house; build it with: python -m backend.train.smollm2_draft")
         draft = load_draft(path, DTYPES[self.dtype], self.device, self._draft_in_bytes)
         return CausalModel(DRAFT, draft, TextCodec.from_folder(CODEC), draft.num_params)
+
+    def _load_store(self) -> Model:
+        from backend.codecs.text import TextCodec
+        from backend.models.house.datastore import load_datastore
+
+        store = load_datastore(ASSETS / f"{STORE}.npz", self.device)
+        return CausalModel(STORE, store, TextCodec.from_folder(CODEC), store.num_params)
 
     def _load_twin(self, model_id: str, base: str, variant: str, progress: Progress) -> Model:
         from backend.models.house.llama import Llama

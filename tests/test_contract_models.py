@@ -264,7 +264,7 @@ def test_unknown_tokens_are_refused() -> None:
 @pytest.mark.parametrize("s", [s for s in strategies().values() if s.protocol is CausalSession], ids=lambda s: s.id)
 def test_every_strategy_runs_with_its_largest_knobs(s: Strategy) -> None:
     """Trees and windows fit the cache, whatever the knobs; the text is the one of plain decoding."""
-    models = {"target": _lean(), "draft": _twin(), "twin": _twin()}
+    models = {role: _lean() if role == "target" else _twin() for role in s.roles}
     prompt = [t for pair in zip([7] * 16, range(16), strict=True) for t in pair] + [7]  # many continuations of 7
 
     def text(which: Strategy, knobs: dict[str, object]) -> list[int]:

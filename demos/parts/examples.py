@@ -17,6 +17,11 @@ TEXT = (
     "kelp, anemones close when a shadow passes, and the limpets that look fixed to the rock return each day to the "
     "same hollow that they have ground for themselves."
 )
+WRONG = (
+    "Yesterday my sister and me goes to the market on the corner. She buyed two kilos of apples, a bag of flour and a "
+    "jar of honey from the old man at the green stall. Then we walked home along the river and baked a cake for our "
+    "neighbour, who have been ill all week."
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ EXAMPLES = (
     Example("chat", "Explain to a friend why the sky is blue, in three sentences."),
     Example("summarise", f"Summarise this in one sentence, using its own words:\n\n{TEXT}"),
     Example("edit", f"Rename the variable `total` to `running_sum` and print the whole function again:\n\n{EDIT}"),
+    Example("correct", f"Correct the grammar of this text and print the whole text again:\n\n{WRONG}"),
     Example("list", "List the numbers from 1 to 20, one per line, each followed by its square."),
     Example("story", "Once upon a time, in a small harbour town, a lighthouse keeper", chat=False),
 )

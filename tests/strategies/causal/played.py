@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from backend.registry import find
 from backend.run import Run
 from backend.trace import Trace
 from backend.types import Request, Sampling
@@ -25,7 +26,7 @@ def play(
 ) -> Trace:
     """The trace of a run; the first model is the target, the second plays every other role."""
     models = list(models or causal_pair())
-    catalog = ToyCatalog(models, dict.fromkeys(("draft", "twin"), models[-1].id))
+    catalog = ToyCatalog(models, dict.fromkeys(find(strategy).roles, models[-1].id))
     run = Run(Request(strategy, prompt, {}, knobs, sampling, budget, seed), catalog)  # type: ignore[arg-type]
     for _ in run:
         pass
