@@ -21,11 +21,11 @@ from torch.nn import functional as F
 
 from backend.errors import UserError
 from backend.models.house.cache import KVCache
+from backend.models.house.checkpoints import our_names
 from backend.models.house.layers import (
     LinearMap,
     Norm,
     RopeScaling,
-    interleave,
     norm_floor,
     pack_bytes,
     pack_linear,
@@ -37,6 +37,7 @@ from backend.models.house.layers import (
 )
 from backend.peaks import peaks
 
+LOOKED_UP = 16_384  # positions whose rotary turns are kept in a table
 SHARP = 16  # logits of a row that are computed in float32 whatever type the products have
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -137,6 +138,8 @@ class Packed:
     head: LinearMap
     head_VC: Tensor | None  # the head's weights again, for `_sharpen`
     dtype: torch.dtype
+    floor: Tensor  # of `unit_norm` over C
+    head_floor: Tensor  # of `unit_norm` over D
 
 
 class Block(nn.Module):
@@ -203,6 +206,7 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.packed = packed
+        self._table: Tensor | None = None  # of the first rotary turns
         speed_P = rotary_speeds(config.head_dim, config.rope_theta, config.rope_scaling)
         if packed is not None:
             speed_P = speed_P.to(packed.embed_VC.device)
@@ -256,6 +260,15 @@ class Llama(nn.Module):
         """Weights of the head, [V, C]."""
         return self.embed.weight[: self.config.vocab_size] if self.head is None else self.head.weight
 
+    def _turns(self, positions_N: Tensor, bound: int, dtype: torch.dtype) -> Tensor:
+        """`rotary_turns` of these positions, all below `bound`; looked up where a table of them is small."""
+        if bound > LOOKED_UP:
+            return rotary_turns(positions_N, self.speed_P, dtype)
+        if self._table is None or self._table.dtype.to_real() != dtype or self._table.device != self.device:
+            positions_L = torch.arange(LOOKED_UP, device=self.device)
+            self._table = rotary_turns(positions_L, self.speed_P, dtype)
+        return self._table[positions_N]
+
     def open_cache(self, capacity: int) -> KVCache:
         """An empty cache for one sequence of at most `capacity` slots, in the model's type and on its device."""
         c = self.config
@@ -291,9 +304,8 @@ class Llama(nn.Module):
         start = cache.append(rows)
         end = start + rows
         h_NC = packed.embed_VC[ids_N].to(full)
-        turn_N1P = rotary_turns(positions_N, self.speed_P, full)
-        floor = norm_floor(self.config.dim, self.config.norm_eps, h_NC)
-        head_floor = norm_floor(width, self.config.norm_eps, h_NC)
+        turn_N1P = self._turns(positions_N, cache.capacity, full)
+        floor, head_floor = packed.floor, packed.head_floor
         bias_MS = _attention_bias(rows, start, visible_NS, groups, dtype, self.device)
         # with one row most of the time goes into starting operators, so views are made for all layers at once
         keys = cache.kv_LZHSD[:, :1, :, :end].unbind(0)
@@ -310,11 +322,13 @@ class Llama(nn.Module):
             torch.view_as_complex(qk_NHD.view(rows, turned, -1, 2)).mul_(turn_N1P)
             new[i].copy_(heads_NHD[:, num_heads:].view(rows, 2, num_kv_heads, width))
             # the query heads that share a key head become rows of one small product: the keys are read once
-            q_HMD = heads_NHD[:, :num_heads].to(dtype).view(rows, num_kv_heads, groups, width).permute(1, 2, 0, 3)
-            mixed_HMD = F.scaled_dot_product_attention(
-                q_HMD.reshape(1, num_kv_heads, -1, width), keys[i], values[i], bias_MS
-            )
-            mixed_NC = mixed_HMD.view(num_kv_heads, groups, rows, width).permute(2, 0, 1, 3).reshape(rows, -1)
+            q_NHGD = heads_NHD[:, :num_heads].to(dtype).view(rows, num_kv_heads, groups, width)
+            if rows == 1:
+                mixed_NC = F.scaled_dot_product_attention(q_NHGD, keys[i], values[i], bias_MS).view(1, -1)
+            else:
+                q_1HMD = q_NHGD.permute(1, 2, 0, 3).reshape(1, num_kv_heads, -1, width)
+                mixed_1HMD = F.scaled_dot_product_attention(q_1HMD, keys[i], values[i], bias_MS)
+                mixed_NC = mixed_1HMD.view(num_kv_heads, groups, rows, width).permute(2, 0, 1, 3).reshape(rows, -1)
             h_NC.add_(layer.out(mixed_NC))
             _norm_into(x_NC, h_NC, floor, layer.ffn_scale_C)
             gate_NF, up_NF = layer.gate_up(x_NC).chunk(2, dim=-1)
@@ -347,6 +361,8 @@ class Llama(nn.Module):
             head=pack_bytes(self.head_weight()) if in_bytes else pack_linear(self.head_weight(), None, dtype),
             head_VC=None if in_bytes else self._head_of(embed_VC, dtype),
             dtype=dtype,
+            floor=norm_floor(self.config.dim, self.config.norm_eps, embed_VC),
+            head_floor=norm_floor(self.config.head_dim, self.config.norm_eps, embed_VC),
         )
         return Llama(self.config, packed)
 
@@ -365,6 +381,8 @@ class Llama(nn.Module):
             head=lambda x: F.linear(x, head_VC),
             head_VC=head_VC,
             dtype=self.embed.weight.dtype,
+            floor=norm_floor(self.config.dim, self.config.norm_eps, self.embed.weight),
+            head_floor=norm_floor(self.config.head_dim, self.config.norm_eps, self.embed.weight),
         )
 
     @classmethod
@@ -375,7 +393,7 @@ class Llama(nn.Module):
         """
         sizes = LlamaConfig.from_hf(config)
         try:
-            converted = _from_hf_names(sizes, state)
+            converted = our_names(sizes, state)
         except KeyError as missing:
             raise UserError(f"The checkpoint lacks the tensor {missing}, so it cannot be loaded.") from None
         with torch.device("meta"):
@@ -416,31 +434,3 @@ def _attention_bias(
         visible_NS = torch.ones(rows, start + rows, dtype=torch.bool, device=device).tril(start)
     bias_NS = torch.zeros(visible_NS.shape, dtype=dtype, device=device).masked_fill_(~visible_NS, float("-inf"))
     return bias_NS.repeat(groups, 1)
-
-
-def _from_hf_names(sizes: LlamaConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint under our names: fused where we fuse, rotary pairs interleaved."""
-    width = sizes.head_dim
-    out = {"embed.weight": state["model.embed_tokens.weight"], "norm.weight": state["model.norm.weight"]}
-    if not sizes.tied:
-        out["head.weight"] = state["lm_head.weight"]
-    for i in range(sizes.num_layers):
-        theirs, ours = f"model.layers.{i}.", f"blocks.{i}."
-        attention, mlp = theirs + "self_attn.", theirs + "mlp."
-        for part, present in (("weight", True), ("bias", sizes.qkv_bias)):
-            if present:
-                q, k, v = (state[f"{attention}{x}_proj.{part}"] for x in "qkv")
-                out[f"{ours}qkv.{part}"] = torch.cat((interleave(q, width), interleave(k, width), v))
-        for part, present in (("weight", True), ("bias", sizes.out_bias)):
-            if present:
-                out[f"{ours}out.{part}"] = state[f"{attention}o_proj.{part}"]
-        for part, present in (("weight", True), ("bias", sizes.ffn_bias)):
-            if present:
-                out[f"{ours}gate_up.{part}"] = torch.cat([state[f"{mlp}{x}_proj.{part}"] for x in ("gate", "up")])
-                out[f"{ours}down.{part}"] = state[f"{mlp}down_proj.{part}"]
-        if sizes.qk_norm:
-            for x in "qk":
-                out[f"{ours}{x}_norm.weight"] = interleave(state[f"{attention}{x}_norm.weight"], width)
-        out[f"{ours}attn_norm.weight"] = state[f"{theirs}input_layernorm.weight"]
-        out[f"{ours}ffn_norm.weight"] = state[f"{theirs}post_attention_layernorm.weight"]
-    return out
