@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from backend.catalog import ASSETS, DRAFT, DTYPES, LOCAL, Catalog
+from backend.chance import Ask, Seeded
 from backend.costs import cost_curve, interpolated
 from backend.documents import is_current, marks, write
 from backend.errors import UserError
+from backend.meter import Meter
 from backend.protocols import CausalSession
 from backend.registry import compatible, find
 from backend.run import decode
@@ -33,6 +35,7 @@ from backend.types import Request, Sampling
 
 PROMPTS = ASSETS / "prompts.jsonl"
 BASELINE = "autoregressive"
+BARE = "bare loop"
 TABLE = marks("bench", "python -m backend.bench --report assets/bench/text.json --write README.md")
 
 
@@ -49,13 +52,14 @@ class Timed:
     """One prompt through one lane: new tokens, seconds, and the trace where the lane is ours.
 
     wall: from the prompt as text to the finished trace, which is what a peer's own call is compared with. seconds: of
-    the steps alone, which is what our lanes are compared by.
+    the steps alone, which is what our lanes are compared by. calls: seconds in model calls.
     """
 
     tokens: tuple[int, ...]
     seconds: float
     wall: float
     trace: Trace | None = None
+    calls: float = 0.0
 
 
 class Lane(Protocol):
@@ -102,7 +106,37 @@ class OurLane:
                 pass
             trace = run.trace
             wall = time.perf_counter() - start
-        return Timed(tuple(trace.written()), sum(step.seconds for step in trace.steps), wall, trace)
+        calls = sum(sum(step.spent.values()) for step in trace.steps)
+        return Timed(tuple(trace.written()), sum(step.seconds for step in trace.steps), wall, trace, calls)
+
+
+@dataclass
+class BareLane:
+    """Plain decoding without runner, steps, marks or trace: what those are measured against."""
+
+    catalog: Catalog
+    model: str
+    sampling: Sampling
+    budget: int
+    name: str = BARE
+    peer: str | None = None
+
+    @property
+    def dtype(self) -> str:
+        return self.catalog.dtype
+
+    def run(self, prompt: Prompted, seed: int) -> Timed:
+        """Decode the prompt."""
+        start = time.perf_counter()
+        model, meter = self.catalog.get(self.model), Meter(self.catalog.sync)
+        encoded = model.codec.encode(prompt.text)
+        session = model.open(CausalSession, encoded, self.sampling, meter, self.budget)
+        ask = Ask(self.budget, Seeded(seed), model.codec.end)
+        while ask.open:
+            slot = len(session.tokens)
+            session.commit(ask.take([ask.chance.pick(session.score().p_NV[0], slot)]))
+        wall = time.perf_counter() - start
+        return Timed(tuple(session.tokens[len(encoded.tokens) :]), wall, wall, calls=meter.seconds)
 
 
 def read_prompts(source: str, kinds: Sequence[str] = ()) -> list[Prompted]:
@@ -191,6 +225,19 @@ def _overhead(timed: list[list[Timed]]) -> float:
     return 1.0 - sum(t.seconds for repeat in timed for t in repeat) / wall
 
 
+def run_overhead(runs: list[list[Timed]], bare: list[list[Timed]]) -> float:
+    """Share of decoding that runner, steps, marks, hover options and trace take; median over repeats.
+
+    What lies outside model calls in a run, less what lies outside them in a bare loop, over the run.
+    """
+
+    def outside(repeat: Sequence[Timed]) -> float:
+        return sum(t.wall - t.calls for t in repeat)
+
+    pairs = zip(runs, bare, strict=True)
+    return statistics.median((outside(a) - outside(b)) / sum(t.wall for t in a) for a, b in pairs)
+
+
 def _by_kind(timed: list[list[Timed]], base: list[list[Timed]], prompts: Sequence[Prompted]) -> dict[str, float]:
     """Median measured speedup on the prompts of each kind."""
     out = {}
@@ -260,6 +307,7 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
     names = list(dict.fromkeys([BASELINE, *names]))
     sampling = Sampling(temperature=args.temperature)
     lanes: list[Lane] = [OurLane(n, catalog, args.model, sampling, args.new_tokens, args.draft) for n in names]
+    lanes.append(BareLane(catalog, args.model, sampling, args.new_tokens))
     if args.peer == "transformers":
         from backend.peers import transformers_lanes
 
@@ -269,6 +317,8 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
     target = cost_curve(model, catalog.sync)
     rows = []
     for lane in lanes:
+        if isinstance(lane, BareLane):
+            continue
         modelled = _modelled(catalog, lane, target, results[lane.name]) if isinstance(lane, OurLane) else None
         rows.append(row(lane, results[lane.name], results[BASELINE], prompts, modelled))
     environment = {
@@ -284,7 +334,8 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
         "repeats": args.repeats,
         "target_seconds_by_rows": target,
     }
-    return {"environment": environment, "rows": rows, "over_peer": peer_ratios(rows)}
+    share = run_overhead(results[BASELINE], results[BARE])
+    return {"environment": environment, "rows": rows, "over_peer": peer_ratios(rows), "run_overhead": share}
 
 
 def _modelled(
@@ -310,7 +361,11 @@ def report(result: Mapping[str, Any]) -> str:
         f"- `{name}`: {ratio:.2f} x transformers' counterpart at its best precision and setting, in wall time"
         for name, ratio in result["over_peer"].items()
     )
-    return f"{where}\n\n{table(result['rows'])}\n\n{peer}".strip()
+    share = (
+        f"Runner, marks, hover options and trace take {result['run_overhead']:.1%} of plain decoding, measured against "
+        "a bare loop in the same process."
+    )
+    return f"{where}\n\n{table(result['rows'])}\n\n{peer}\n\n{share}"
 
 
 def _report(source: Path | None, target: Path | None, check: Path | None) -> int:

@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 
 from backend import bench
-from backend.bench import OurLane, Prompted, Timed, measure, peer_ratios, read_prompts, report, row, table
+from backend.bench import (
+    BARE,
+    BareLane,
+    OurLane,
+    Prompted,
+    Timed,
+    measure,
+    peer_ratios,
+    read_prompts,
+    report,
+    row,
+    run_overhead,
+    table,
+)
 from backend.costs import interpolated
 from backend.errors import UserError
 from backend.types import Sampling
@@ -110,6 +123,23 @@ def test_strategy_rows_carry_the_measures_under_their_names() -> None:
     assert 0 <= made["overhead"] < 1
 
 
+def test_overhead_is_what_a_run_adds_to_a_bare_loop() -> None:
+    target, draft = causal_pair()
+    catalog = ToyCatalog([target, draft])
+    lanes = [
+        lane("autoregressive", catalog, target.id, Sampling(temperature=1.0), 6)  # type: ignore[arg-type]
+        for lane in (OurLane, lambda name, *rest: BareLane(*rest))
+    ]
+    results = measure(lanes, [Prompted("0 1 2", "chat")], repeats=2, tell=lambda line: None)
+    assert [t.tokens for t in results[BARE][0]] == [t.tokens for t in results["autoregressive"][0]]
+    assert all(0 < t.calls < t.wall for name in results for repeat in results[name] for t in repeat)
+
+    def timed(wall: float) -> list[list[Timed]]:
+        return [[Timed((1,), wall, wall, None, 0.9)]]
+
+    assert run_overhead(timed(1.0), timed(0.98)) == pytest.approx(0.02)
+
+
 def test_cost_curve_between_and_beyond_its_points() -> None:
     cost = interpolated({1: 1.0, 4: 2.5, 8: 4.5})
     assert [cost(n) for n in (1, 2, 4, 6, 8, 10)] == pytest.approx([1.0, 1.5, 2.5, 3.5, 4.5, 5.5])
@@ -127,6 +157,7 @@ def test_command_on_the_real_model(
     assert [r["strategy"] for r in result["rows"]] == ["autoregressive", "prompt_lookup"]
     assert result["environment"]["new_tokens"] == 4
     assert result["rows"][1]["same_text"] == 1.0
+    assert -0.5 < result["run_overhead"] < 0.5
     assert "| `prompt_lookup` |" in capsys.readouterr().out
     assert table(result["rows"]) in report(result)
     for wrong, sentence in (
