@@ -44,7 +44,7 @@ chromium:
 	 { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
 	 echo "chromium is not installed: the browser tests will be skipped"
 
-# The table of the README, measured on this machine; takes about half an hour on two cores.
+# The table of the README, measured on this machine; takes about an hour on two cores.
 bench: $(STAMP)
 	mkdir -p assets/bench
 	$(BIN)/python -m backend.bench --tab text --model local/smollm2-135m --dtype bfloat16 --peer transformers \
