@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from torch import Tensor
 
 from backend.chance import Chance
-from backend.couplings import accept_siblings, without
-from backend.protocols import Scores
+from backend.couplings import accept_siblings, pick_siblings, without
+from backend.protocols import CausalSession, Scores
 from backend.sampling import drawn, shorten
 from backend.types import Fate, Mark
 
@@ -61,6 +61,32 @@ def follow_tree(
             return path, token
         node = child[node, token]
         path.append(node)
+
+
+def draft_siblings(
+    draft: CausalSession, branch: int, depth: int, chance: Chance
+) -> tuple[list[int], list[int], list[Tensor]]:
+    """A draft tree with `branch` different tokens for the next slot and half as many siblings at each slot behind it.
+
+    One call of the drafter a level. Siblings are drawn without replacement; there is always one at least.
+
+    Returns:
+        x, parents, q: the tree as `CausalSession.score` takes it, and the drafter's laws, row 0 after the text and row
+        i + 1 after node i, as far as nodes have children.
+    """
+    x: list[int] = []
+    parents: list[int] = []
+    q: list[Tensor] = []
+    level = range(-1, 0)  # nodes that get children next: at first the text itself
+    for ahead in range(depth):
+        q = list(draft.score(x, parents).p_NV)
+        start = len(x)
+        for node in level:
+            siblings = pick_siblings(q[node + 1], max(1, branch >> ahead), chance)
+            x += siblings
+            parents += [node] * len(siblings)
+        level = range(start, len(x))
+    return x, parents, q
 
 
 def accept_tree(

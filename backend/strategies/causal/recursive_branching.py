@@ -11,13 +11,10 @@ Show: acceptance of the first, second and third sibling; tokens per call beside 
 from collections.abc import Iterator
 from typing import Annotated
 
-from torch import Tensor
-
 from backend.chance import Ask
-from backend.couplings import pick_siblings
 from backend.protocols import CausalSession
 from backend.registry import strategy
-from backend.trees import accept_tree, judged_tree
+from backend.trees import accept_tree, draft_siblings, judged_tree
 from backend.types import Guarantee, Knob, Step
 
 
@@ -33,18 +30,7 @@ def recursive_branching(
     """Yield one step per target call: the judged tree, then one fixed or bonus token."""
     while ask.open:
         slot = len(target.tokens)
-        x: list[int] = []
-        parents: list[int] = []
-        q: list[Tensor] = []
-        level = range(-1, 0)  # nodes that get children next: at first the text itself
-        for ahead in range(min(depth, ask.left - 1)):
-            q = list(draft.score(x, parents).p_NV)  # one call a level
-            start = len(x)
-            for node in level:
-                siblings = pick_siblings(q[node + 1], max(1, branch >> ahead), ask.chance)
-                x += siblings
-                parents += [node] * len(siblings)
-            level = range(start, len(x))
+        x, parents, q = draft_siblings(draft, branch, min(depth, ask.left - 1), ask.chance)
         scores = target.score(x, parents)  # one call, a row for every node and one for the text
         path, behind_V, refused = accept_tree(scores.p_NV, q, x, parents, ask.chance)
         kept = ask.take([*(x[i] for i in path), ask.chance.pick(behind_V)])
