@@ -206,7 +206,7 @@ def row(
         plain = summarise([t.trace for t in base[0] if t.trace is not None])
         out |= {k: v for k, v in total.to_json().items() if k not in out}
         out |= {
-            "guarantee": find(lane.name).guarantee.value,
+            "guarantee": find(lane.name).promises(ours[0].request.knobs).value,
             "speedup_calls": total.speedup_calls(plain),
             "speedup_modelled": statistics.fmean(modelled(t) for t in ours) if modelled else None,
             "overhead": _overhead(timed),

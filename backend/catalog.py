@@ -26,7 +26,7 @@ import torch
 from backend.errors import UserError
 from backend.models.causal import CausalModel, SomeLayers, cpu_has_amx, pick_layers
 from backend.models.local import INSTALL, PACKAGE
-from backend.protocols import PROTOCOL_NAMES, CausalSession, Model
+from backend.protocols import PROTOCOL_NAMES, CausalSession, Model, base
 
 Progress = Callable[[str, float], None]
 
@@ -152,7 +152,7 @@ class Catalog:
 
     def default_target(self, protocol: type) -> str:
         """The model to use where none is named."""
-        if protocol is CausalSession:
+        if base(protocol) is CausalSession:
             return LOCAL if importlib.util.find_spec(PACKAGE) else HUB
         raise UserError(f"There is no {PROTOCOL_NAMES[protocol]} model yet; name one under the role 'target'.")
 

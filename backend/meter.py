@@ -14,7 +14,12 @@ class Meter:
         self.calls = 0
         self.rows = 0
         self.seconds = 0.0
+        self.parts: dict[str, Meter] = {}
         self._sync = sync
+
+    def part(self, name: str) -> Meter:
+        """The totals of a part of the model that is called apart, such as a head: not counted here."""
+        return self.parts.setdefault(name, Meter(self._sync))
 
     @contextmanager
     def call(self, rows: int) -> Iterator[None]:

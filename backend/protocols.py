@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from backend.errors import UserError
 from backend.meter import Meter
 from backend.peaks import peaks
 from backend.types import Sampling
@@ -22,12 +24,25 @@ class Scores:
     """What a causal session says about a draft: row 0 is the next token's law, row i + 1 the law after draft[i].
 
     p_NV: float, rows sum to 1, temperature and filters applied. raw_NV: logits before them, where the model has any.
-    hidden_NC: the last hidden state the row was read from, for drafters that start there.
+    hidden_NC: the last hidden state the row was read from, for drafters that start there. passed_MC: the same of the
+    M committed tokens that this call ran in front of row 0, such as a prompt's; None where it ran none.
     """
 
     p_NV: Tensor
     raw_NV: Tensor | None = None
     hidden_NC: Tensor | None = None
+    passed_MC: Tensor | None = None
+
+    def trail(self, path: Sequence[int], count: int) -> Tensor:
+        """Hidden states from which the last tokens of the text were read, for `HeadsSession.commit`, [M + count, C].
+
+        path: the guesses that were accepted, as indices in the draft. count: tokens that were committed after them and
+        with them, at most len(path) + 1. Raises UserError for a model that shows no hidden states.
+        """
+        if self.hidden_NC is None or not self.hidden_NC.shape[1]:
+            raise UserError("Draft heads read the target's hidden states, but this target shows none; pick another.")
+        read_NC = self.hidden_NC[[0, *(i + 1 for i in path)][:count]]
+        return read_NC if self.passed_MC is None else torch.cat((self.passed_MC, read_NC))
 
     def options(self, row: int, count: int = 4) -> tuple[tuple[int, float], ...]:
         """The `count` most likely tokens of a row at temperature 1, before filters, with their probabilities."""
@@ -57,6 +72,79 @@ class CausalSession(Protocol):
 
     def commit(self, tokens: Sequence[int]) -> None:
         """Append tokens for good. Work done on them in earlier scores is kept, the rest is dropped."""
+        ...
+
+
+@runtime_checkable
+class SkippingSession(CausalSession, Protocol):
+    """A causal session that can leave out feed-forward nets for a token."""
+
+    num_layers: int
+
+    def skim(self, similarity: float, region: range) -> tuple[Scores, tuple[float, ...]]:
+        """The law of the next token, read with as few feed-forward nets as the last committed token allows.
+
+        Layer by layer of the region, the first whose net turns the hidden state h by so little that
+        cos(h, h + net(h)) >= similarity is the last net of the region to run. Attention always runs. Tokens in front
+        of the last one that were never run, such as a prompt's, are run whole, and the last one with them.
+
+        Args:
+            region: layers whose nets may be left out, as numbers from 0 in steps of 1.
+
+        Returns:
+            One row of scores, and the cosines of the region's nets that ran, in order; the nets behind them were
+            skipped. Empty where nothing of the region was measured: a whole run, or a row that was there already.
+        """
+        ...
+
+
+@runtime_checkable
+class MixingSession(CausalSession, Protocol):
+    """A causal session that can read several tokens at once, as one mixture."""
+
+    def blend(self, tokens: Sequence[int], weights: Sequence[float]) -> Scores:
+        """The law after a mixture: one row whose input is the weighted sum of the tokens' embeddings.
+
+        The first mixture stands behind the text, each further one behind the last; the next commit drops them all.
+        `raw_NV` is always there. A text that was not run yet is run first, in a call of its own.
+        """
+        ...
+
+
+@runtime_checkable
+class JudgeSession(Protocol):
+    """A head that reads off a target's hidden states whether the last token read is a good one."""
+
+    def score(self, hidden_NC: Tensor) -> Tensor:
+        """Chances [N] that the tokens are right, given the states computed with them as input; see `Scores`.
+
+        Raises UserError where the states are not as wide as the head.
+        """
+        ...
+
+
+@runtime_checkable
+class HeadsSession(Protocol):
+    """Draft heads: laws of the next tokens, read off the hidden states of a target.
+
+    It scores as a `CausalSession` does, over as many drafted places as it has heads, and learns with every commit what
+    the target thought when it wrote the text.
+    """
+
+    tokens: Sequence[int]  # prompt and everything committed
+    reach: int  # places behind the text that it has laws for; a draft is shorter
+    odds: Sequence[Sequence[float]]  # measured: [k][r] is how often the r-th best guess for place k was right
+
+    def score(self, draft: Sequence[int] = (), parents: Sequence[int] | None = None) -> Scores:
+        """Laws after nothing and after each drafted token, no deeper than `reach` places; see `CausalSession`."""
+        ...
+
+    def commit(self, tokens: Sequence[int], hidden_NC: Tensor) -> None:
+        """Append tokens for good.
+
+        hidden_NC: the target's hidden states from which the last N tokens of the text were read, these included; see
+        `Scores.trail`. With the first commit it reaches back into the prompt.
+        """
         ...
 
 
@@ -152,17 +240,27 @@ class ForecastSession(Protocol):
         ...
 
 
-PROTOCOLS: tuple[type, ...] = (
-    CausalSession,
-    MaskedSession,
-    ScaleSession,
-    ContinuousSession,
-    DenoiserSession,
-    ForecastSession,
-)
-PROTOCOL_NAMES: Mapping[type, str] = dict(
-    zip(PROTOCOLS, ("causal", "masked", "scale", "continuous", "diffusion", "forecast"), strict=True)
-)
+PROTOCOL_NAMES: Mapping[type, str] = {
+    CausalSession: "causal",
+    SkippingSession: "skipping",
+    MixingSession: "mixing",
+    HeadsSession: "heads",
+    JudgeSession: "judge",
+    MaskedSession: "masked",
+    ScaleSession: "scale",
+    ContinuousSession: "continuous",
+    DenoiserSession: "diffusion",
+    ForecastSession: "forecast",
+}
+PROTOCOLS: tuple[type, ...] = tuple(PROTOCOL_NAMES)
+
+
+def base(protocol: type) -> type:
+    """The protocol that this one extends, or itself: a `SkippingSession` is a `CausalSession` that can do more.
+
+    Strategies whose targets have the same base share a folder, a tab and their contract tests.
+    """
+    return next(p for p in reversed(protocol.__mro__) if p in PROTOCOL_NAMES)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from backend.chance import Ask
 from backend.documents import is_current, marks, write
 from backend.errors import UserError
-from backend.protocols import PROTOCOL_NAMES, PROTOCOLS
+from backend.protocols import PROTOCOL_NAMES, PROTOCOLS, base
 from backend.types import Guarantee, Knob, Step
 
 TABLE = marks("strategies", "python -m backend.registry --write README.md")
@@ -61,6 +61,7 @@ class Strategy:
     roles: Mapping[str, type]  # session protocol by role, `target` first
     knobs: Mapping[str, Option]
     guarantee: Guarantee
+    only: Mapping[str, Any]  # knob values that the guarantee needs; with others the strategy is lossy
     paper: str
     family: str
     title: str
@@ -70,6 +71,11 @@ class Strategy:
     def protocol(self) -> type:
         """The protocol of the role `target`."""
         return self.roles["target"]
+
+    @property
+    def base(self) -> type:
+        """The same without what the target can do beyond it: what kind of sequence is written."""
+        return base(self.protocol)
 
     def settle(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
         """All knob values: the given ones checked, defaults for the rest. Raises UserError."""
@@ -82,12 +88,17 @@ class Strategy:
             for name, option in self.knobs.items()
         }
 
+    def promises(self, knobs: Mapping[str, Any]) -> Guarantee:
+        """What it guarantees with these knob values; knobs left out have their defaults."""
+        kept = all(knobs.get(name, self.knobs[name].default) == value for name, value in self.only.items())
+        return self.guarantee if kept else Guarantee.LOSSY
+
     def describe(self) -> dict[str, Any]:
         """The strategy as plain JSON data."""
         return {
             "id": self.id,
             "title": self.title,
-            "protocol": PROTOCOL_NAMES[self.protocol],
+            "protocol": PROTOCOL_NAMES[self.base],
             "roles": {role: PROTOCOL_NAMES[protocol] for role, protocol in self.roles.items()},
             "knobs": {
                 name: {
@@ -101,6 +112,7 @@ class Strategy:
                 for name, o in self.knobs.items()
             },
             "guarantee": self.guarantee.value,
+            "only": dict(self.only),
             "paper": self.paper,
             "family": self.family,
             "about": self.about,
@@ -111,24 +123,34 @@ _registered: dict[str, Strategy] = {}
 
 
 def strategy(
-    *, paper: str, guarantee: Guarantee, family: str
+    *, paper: str, guarantee: Guarantee, family: str, only: Mapping[str, Any] | None = None
 ) -> Callable[[Callable[..., Iterator[Step]]], Callable[..., Iterator[Step]]]:
     """Register a generator function as a strategy under its own name.
 
     Args:
         paper: arXiv number or another short reference. guarantee: what the output's law is.
-        family: heading under which menus list it, e.g. "draft model".
+        family: heading under which menus list it, e.g. "draft model". only: knob values that the guarantee needs.
     """
 
     def register(run: Callable[..., Iterator[Step]]) -> Callable[..., Iterator[Step]]:
         same = _registered.get(run.__name__)
         assert same is None or same.run.__module__ == run.__module__, f"two strategies are called {run.__name__}"
         roles, knobs = _read_signature(run)
+        assert all(name in knobs for name in only or {}), f"{run.__name__} has no knob of `only`"
         about = inspect.getdoc(sys.modules[run.__module__]) or ""
         head, _, rest = about.partition(": ")
         sentence = rest.split("\n\n")[0].replace("\n", " ")
         _registered[run.__name__] = Strategy(
-            run.__name__, run, roles, knobs, guarantee, paper, family, head, f"{sentence[:1].upper()}{sentence[1:]}"
+            run.__name__,
+            run,
+            roles,
+            knobs,
+            guarantee,
+            only or {},
+            paper,
+            family,
+            head,
+            f"{sentence[:1].upper()}{sentence[1:]}",
         )
         return run
 

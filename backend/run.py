@@ -67,7 +67,7 @@ class Run(Iterator[Step]):
         self._steps = cast(Generator[Step, None, None], strategy.run(**sessions, ask=self._ask, **knobs))
         self._pieces = {token: target.codec.piece(token) for token in prompt.tokens}
         self._stamped: list[Step] = []
-        self._counts: dict[str, tuple[int, int, float]] = dict.fromkeys(models, (0, 0, 0.0))
+        self._counts: dict[str, tuple[int, int, float]] = {}
         self._trace = Trace(
             request=replace(request, models=ids, knobs=knobs),
             prompt=prompt.tokens,
@@ -122,10 +122,15 @@ class Run(Iterator[Step]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def _all_meters(self) -> Iterator[tuple[str, Meter]]:
+        for role, meter in self._meters.items():
+            yield role, meter
+            yield from ((f"{role}.{name}", part) for name, part in meter.parts.items())
+
     def _stamp(self, step: Step, seconds: float) -> Step:
         calls, rows, spent = {}, {}, {}
-        for role, meter in self._meters.items():
-            before = self._counts[role]
+        for role, meter in self._all_meters():
+            before = self._counts.get(role, (0, 0, 0.0))
             self._counts[role] = (meter.calls, meter.rows, meter.seconds)
             calls[role] = meter.calls - before[0]
             rows[role] = meter.rows - before[1]

@@ -40,7 +40,7 @@ class Summary:
     new_slots: int
     num_steps: int
     num_target_calls: int
-    num_draft_calls: int  # calls of every role but the target
+    num_draft_calls: int  # calls of every role but the target and its parts
     rows: Mapping[str, int]
     seconds: float
     spent: Mapping[str, float]  # seconds inside model calls, by role
@@ -194,7 +194,7 @@ def summarise(traces: Sequence[Trace]) -> Summary:
         new_slots=new_slots,
         num_steps=len(steps),
         num_target_calls=target,
-        num_draft_calls=sum(calls.values()) - target,
+        num_draft_calls=sum(n for role, n in calls.items() if role.partition(".")[0] != "target"),
         rows=dict(rows),
         seconds=seconds,
         spent=spent,
@@ -211,7 +211,7 @@ def modelled_seconds(trace: Trace, cost: Callable[[int], float], draft_cost: flo
     """Seconds on a machine where a target call over n rows takes cost(n) and a draft call draft_cost."""
     return sum(
         step.calls.get("target", 0) * cost(_ceil_div(step.rows.get("target", 0), step.calls.get("target", 0)))
-        + draft_cost * sum(n for role, n in step.calls.items() if role != "target")
+        + draft_cost * sum(n for role, n in step.calls.items() if role.partition(".")[0] != "target")
         for step in trace.steps
     )
 
@@ -232,6 +232,7 @@ def _step_to_json(step: Step) -> dict[str, Any]:
         "rows": dict(step.rows),
         "seconds": step.seconds,
         "spent": dict(step.spent),
+        **({"figures": dict(step.figures)} if step.figures else {}),
     }
 
 
@@ -245,6 +246,7 @@ def _step_from_json(index: int, data: Mapping[str, Any]) -> Step:
         {str(role): _whole(n) for role, n in data["rows"].items()},
         float(data["seconds"]),
         {str(role): float(seconds) for role, seconds in data["spent"].items()},
+        {str(name): float(figure) for name, figure in data.get("figures", {}).items()},
     )
 
 

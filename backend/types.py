@@ -73,9 +73,11 @@ class Step:
     Args:
         marks: what happened to which slot.
         note: one short phrase for the step table.
+        figures: named numbers of this step for live views, such as the acceptance that another rule would reach.
         frame: dense snapshot for live views (not stored in JSON).
         index: number of the step, from 0.
-        calls: forward passes since the previous step, by role. rows: rows evaluated, by role.
+        calls: forward passes since the previous step, by role; where a model has parts that are called apart, the
+            others than the first count under "role.part". rows: rows evaluated, in the same way.
         seconds: own compute time of the step. spent: the part of it inside model calls, by role, in seconds.
     """
 
@@ -87,6 +89,7 @@ class Step:
     rows: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     spent: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

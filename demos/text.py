@@ -232,6 +232,10 @@ def explain(chosen: Sequence[str]) -> str:
                 else found.paper
             )
             promise = f"**{found.guarantee.value}**: {MEANING[found.guarantee.value]}."
+            if found.only:
+                promise += (
+                    f" That needs {' and '.join(f'`{k}` = {v}' for k, v in found.only.items())}; otherwise lossy."
+                )
             source = f"Source: {link}; `backend/strategies/{PROTOCOL}/{found.id}.py`."
             parts.append(f"#### {found.title}\n{found.about}\n\n{rest}\n\n{promise} {source}")
     return "\n\n".join(parts)

@@ -112,7 +112,7 @@ def test_a_strategy_is_one_file_of_its_name(path: Path) -> None:
     assert found is not None, f"{short(path)} registers no strategy {path.stem!r}"
     assert found.run.__name__ == path.stem
     assert found.run.__module__ == ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    assert path.parent.name == PROTOCOL_NAMES[found.protocol]
+    assert path.parent.name == PROTOCOL_NAMES[found.base]
 
 
 def test_every_strategy_has_a_file() -> None:

@@ -176,7 +176,10 @@ class ToyCausal(Toy):
 
 
 class ToyCausalSession(Counting):
-    """A causal session on the table; knows which prefixes were evaluated, as a cache of keys and values would."""
+    """A causal session on the table; knows which prefixes were evaluated, as a cache of keys and values would.
+
+    Its hidden states are the laws of the table.
+    """
 
     def __init__(
         self, model: ToyCausal, prompt: Sequence[int], sampling: Sampling, meter: Meter, room: int = 1_000
@@ -188,6 +191,7 @@ class ToyCausalSession(Counting):
         self._sampling = sampling
         self._limit = len(prompt) + room
         self._known: set[tuple[int, ...]] = set()
+        self._passed_MV: Tensor | None = None
 
     def score(self, draft: Sequence[int] = (), parents: Sequence[int] | None = None) -> Scores:
         """See `CausalSession.score`."""
@@ -200,16 +204,21 @@ class ToyCausalSession(Counting):
             paths.append((*paths[parent + 1], token))
         new = {path[:i] for path in paths for i in range(1, len(path) + 1)} - self._known
         if new:
+            if len(text) > 1 and text[:1] not in self._known:
+                self._passed_MV = torch.stack([self._model.law(text[:i]) for i in range(1, len(text))])
             self.charge(len(new))
             self._known |= new
         self.scored.append(tuple(draft))
-        return Scores(torch.stack([self._model.row(path, self._sampling) for path in paths]))
+        p_NV = torch.stack([self._model.row(path, self._sampling) for path in paths])
+        hidden_NV = torch.stack([self._model.law(path) for path in paths])
+        return Scores(p_NV, hidden_NC=hidden_NV, passed_MC=self._passed_MV)
 
     def commit(self, tokens: Sequence[int]) -> None:
         """See `CausalSession.commit`."""
         self.tokens.extend(tokens)
         assert len(self.tokens) <= self._limit, "committed more than the session was opened for"
         text = tuple(self.tokens)
+        self._passed_MV = None
         self._known = {path for path in self._known if path == text[: len(path)]}
 
 

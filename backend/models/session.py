@@ -59,7 +59,7 @@ class Backbone(Protocol):
         visible_NS: Tensor | None = None,
         last: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Append N rows to the cache; float logits and hidden states of the `last` rows (all if None).
+        """Append N rows to the cache; float logits of the `last` rows (all if None), and hidden states of all.
 
         visible_NS: bool, which of the S = cache.length + N slots a row may look at; None means a causal chain.
         """
@@ -128,6 +128,7 @@ class TrieSession:
         self._parents: dict[int, int] = {}  # slot of a node -> slot of its parent
         self._row_at: dict[int, int] = {}  # slot -> its row in `_rows`
         self._rows = _Rows()
+        self._passed_MC: Tensor | None = None  # hidden states of committed tokens run in front of the root
 
     @property
     def _root(self) -> int:
@@ -146,7 +147,7 @@ class TrieSession:
         else:
             pick = rows
         raw_MV, p_MV, hidden_MC = self._rows.held
-        return Scores(p_MV[pick], raw_MV[pick], hidden_MC[pick])
+        return Scores(p_MV[pick], raw_MV[pick], hidden_MC[pick], self._passed_MC)
 
     def commit(self, tokens: Sequence[int]) -> None:
         """See `CausalSession.commit`."""
@@ -169,6 +170,7 @@ class TrieSession:
 
     def _forget(self, row: int | None) -> None:
         """Drop all nodes; keep the law of `row`, which is the new root's."""
+        self._passed_MC = None
         self._nodes.clear()
         self._depths.clear()
         self._parents.clear()
@@ -201,14 +203,16 @@ class TrieSession:
         end = self._backbone.context - 1  # guesses behind the end of the context are never committed
         device = self._backbone.device
         with self._meter.call(len(ids)):
-            raw_KV, hidden_KC = self._backbone.forward_rows(
+            raw_KV, hidden_NC = self._backbone.forward_rows(
                 torch.tensor(ids, device=device),
                 torch.tensor([min(p, end) for p in positions], device=device),
                 self._cache,
                 self._visible(start, len(pending), new),
                 last=len(new) + bool(pending),
             )
-        raw_KV = raw_KV[:, : self._vocab_size]
+        raw_KV, hidden_KC = raw_KV[:, : self._vocab_size], hidden_NC[len(hidden_NC) - len(raw_KV) :]
+        if len(pending) > 1:
+            self._passed_MC = hidden_NC[: len(pending) - 1]
         if not all(map(math.isfinite, raw_KV.amax(dim=-1).tolist())):
             raise UserError(
                 f"{self._id} returned numbers that are no probabilities (NaN or infinity); "

@@ -38,7 +38,7 @@ from backend.models.house.draft import load_draft, save_draft
 from backend.models.house.llama import Llama, LlamaConfig
 from backend.models.local import load_llama, load_smollm2
 from backend.train.smollm2_corpus import ROOT, SHARED, Batch, Batches, choose_vocabulary, read_corpus
-from backend.train.smollm2_measure import logits_at, on_bench_prompts, on_held_out
+from backend.train.smollm2_measure import bench_answers, logits_at, on_bench_prompts, on_held_out
 from backend.train.smollm2_text import GIVEN, write_shards
 
 
@@ -115,10 +115,22 @@ def distil_loss(logits_MK: Tensor, batch: Batch) -> Tensor:
     return (loss_M * batch.weight_M).sum() / batch.weight_M.sum()
 
 
-def train(recipe: Recipe, model: Llama, batches: Batches, checkpoint: Path, rank: int = 0) -> None:
+def loss_of(model: Llama, batch: Batch) -> Tensor:
+    """`distil_loss` of the model on a batch."""
+    return distil_loss(logits_at(model, batch), batch)
+
+
+def train(
+    recipe: Recipe,
+    model: Llama,
+    batches: Batches,
+    checkpoint: Path,
+    rank: int = 0,
+    judge: Callable[[Llama, Batch], Tensor] = loss_of,
+) -> None:
     """Train in place, together with the other trainers; resumes from the checkpoint, written every 100 steps.
 
-    The learning rate rises for 100 steps, stays, and falls to zero over the last third.
+    The learning rate rises for 100 steps, stays, and falls to zero over the last third. judge: the loss of a batch.
     """
     matrices = [w for name, w in model.named_parameters() if w.dim() == 2 and not name.startswith("embed")]
     others = [w for name, w in model.named_parameters() if w.dim() != 2 or name.startswith("embed")]
@@ -144,7 +156,7 @@ def train(recipe: Recipe, model: Llama, batches: Batches, checkpoint: Path, rank
     while step < total:
         step += 1
         batch = next(source)
-        loss = distil_loss(logits_at(model, batch), batch)
+        loss = judge(model, batch)
         torch.autograd.backward(loss)
         _average_gradients(model, recipe.trainers)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -188,7 +200,7 @@ class Job:
         return self.data / "checkpoint.pt"
 
 
-def _write(rank: int, job: Job) -> None:
+def write_text(rank: int, job: Job) -> None:
     """One writing process."""
     source = load_smollm2()
     model = load_llama(source, torch.bfloat16, job.device)
@@ -199,16 +211,20 @@ def _write(rank: int, job: Job) -> None:
 
 
 def _train(rank: int, job: Job) -> None:
-    """One training process; several average their gradients at every step."""
-    trainers = job.recipe.trainers
-    if trainers > 1:
-        meet = f"file://{job.data.resolve()}/trainers-{os.getppid()}"
-        torch.distributed.init_process_group("gloo", meet, rank=rank, world_size=trainers)
+    """One training process."""
+    join_trainers(rank, job)
     batches, model = prepare(job)
     train(job.recipe, model, batches, job.checkpoint, rank)
 
 
-def _run(work: Callable[[int, Job], None], processes: int, job: Job) -> None:
+def join_trainers(rank: int, job: Job) -> None:
+    """Meet the other trainers, where there are several: they average their gradients at every step."""
+    if job.recipe.trainers > 1:
+        meet = f"file://{job.data.resolve()}/trainers-{os.getppid()}"
+        torch.distributed.init_process_group("gloo", meet, rank=rank, world_size=job.recipe.trainers)
+
+
+def in_processes(work: Callable[[int, Job], None], processes: int, job: Job) -> None:
     """Run `work` in several processes and wait. Raises RuntimeError if one fails; what is on disk stays.
 
     On CPUs each process has one thread: unlike one process with several, they do not wait for each other at every
@@ -250,8 +266,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house" / "smollm2-draft.safetensors")
     args = parser.parse_args(argv)
     job = Job(RECIPES[args.device], args.device, args.data)
-    _run(_write, job.recipe.writers, job)
-    _run(_train, job.recipe.trainers, job)
+    in_processes(write_text, job.recipe.writers, job)
+    in_processes(_train, job.recipe.trainers, job)
     batches, model = prepare(job)
     model.load_state_dict(torch.load(job.checkpoint, weights_only=True, map_location=args.device)["model"])
     save(args.out, batches, model, job)
@@ -281,7 +297,7 @@ def save(out: Path, batches: Batches, model: Llama, job: Job) -> None:
         "held_out": on_held_out(model, batches, np.flatnonzero(corpus.held)),
         "about_held_out": "Other user's turns than in training, but of the same grammar and writer, so flattering; the "
         "bench's prompts were written apart and never trained on.",
-        "bench_prompts": on_bench_prompts(draft, target, tokenizer),
+        "bench_prompts": on_bench_prompts(draft, bench_answers(target, tokenizer)),
         "torch": str(torch.__version__),
     }
     out.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")

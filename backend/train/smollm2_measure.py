@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,18 +27,18 @@ def logits_at(model: Llama, batch: Batch) -> Tensor:
         return F.linear(features_MC, model.head_weight()).float()
 
 
-def acceptance(runs: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Measures of greedy speculative decoding with GAMMA tokens drafted before each call.
+def acceptance(runs: Sequence[np.ndarray], gamma: int = GAMMA) -> dict[str, Any]:
+    """Measures of greedy speculative decoding with gamma tokens drafted before each call.
 
     runs: for each text, whether the draft's best token is the target's, slot by slot. Returns alpha (kept / judged) in
     all and per depth, the share of all slots where they agree, and the mean number of new slots a call.
     """
-    reached, kept = np.zeros(GAMMA), np.zeros(GAMMA)
+    reached, kept = np.zeros(gamma), np.zeros(gamma)
     calls = slots = 0
     for agree_N in runs:
         at = 0
         while at < len(agree_N):
-            ahead = agree_N[at : at + GAMMA]
+            ahead = agree_N[at : at + gamma]
             depth = len(ahead) if ahead.all() else int(ahead.argmin())
             reached[: min(depth + 1, len(ahead))] += 1
             kept[:depth] += 1
@@ -48,7 +49,7 @@ def acceptance(runs: Sequence[np.ndarray]) -> dict[str, Any]:
         "agreement": round(float(agree.mean()), 4),
         "alpha": round(float(kept.sum() / reached.sum()), 4),
         "alpha_per_depth": [round(float(x), 4) for x in kept / np.maximum(reached, 1)],
-        f"mean_acceptance_length_gamma{GAMMA}": round(slots / calls, 3),
+        f"mean_acceptance_length_gamma{gamma}": round(slots / calls, 3),
     }
 
 
@@ -69,17 +70,31 @@ def on_held_out(model: Llama, batches: Batches, talks: np.ndarray) -> dict[str, 
     return {"conversations": len(talks), **acceptance(runs), "overlap_temperature_1": overlap}
 
 
-def on_bench_prompts(draft: Draft, target: Llama, tokenizer: Tokenizer, new_tokens: int = 64) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Answer:
+    """SmolLM2's greedy answer to one of the bench's prompts. ids: of the prompt in the chat template; tokens: of it."""
+
+    kind: str
+    ids: list[int]
+    tokens: list[int]
+
+
+def bench_answers(target: Llama, tokenizer: Tokenizer, new_tokens: int = 64) -> list[Answer]:
+    """The answers to all of the bench's prompts."""
+    asked = [(prompt["kind"], tokenizer.encode(USER + prompt["prompt"] + ASSISTANT).ids) for prompt in bench_prompts()]
+    return [Answer(kind, ids, _greedy(target, ids, new_tokens)) for kind, ids in asked]
+
+
+def on_bench_prompts(draft: Draft, answers: Sequence[Answer]) -> dict[str, Any]:
     """Measures of `acceptance` on SmolLM2's greedy answers to the bench's prompts, and the agreement for each kind."""
     runs: dict[str, list[np.ndarray]] = {}
-    for prompt in bench_prompts():
-        ids = tokenizer.encode(USER + prompt["prompt"] + ASSISTANT).ids
-        answer = _greedy(target, ids, new_tokens)
-        text_N = torch.tensor([*ids, *answer], device=target.device)
-        slots_N = torch.arange(len(text_N), device=target.device)
-        logits_KV, _ = draft.forward_rows(text_N, slots_N, draft.open_cache(len(text_N)), last=len(answer) + 1)
-        agree_K = logits_KV[:-1].argmax(-1) == text_N[len(ids) :]
-        runs.setdefault(prompt["kind"], []).append(agree_K.numpy(force=True))
+    for answer in answers:
+        text_N = torch.tensor([*answer.ids, *answer.tokens], device=draft.device)
+        slots_N = torch.arange(len(text_N), device=draft.device)
+        cache = draft.open_cache(len(text_N))
+        logits_KV, _ = draft.forward_rows(text_N, slots_N, cache, last=len(answer.tokens) + 1)
+        agree_K = logits_KV[:-1].argmax(-1) == text_N[len(answer.ids) :]
+        runs.setdefault(answer.kind, []).append(agree_K.numpy(force=True))
     kinds = {kind: round(float(np.concatenate(those).mean()), 4) for kind, those in runs.items()}
     return {**acceptance([run for those in runs.values() for run in those]), "agreement_per_kind": kinds}
 

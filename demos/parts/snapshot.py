@@ -118,8 +118,8 @@ class Snapshots:
 
     def _lane(self, i: int, lanes: Sequence[Lane]) -> dict[str, Any]:
         lane, known = lanes[i], strategies().get(lanes[i].request.strategy)
-        guarantee = known.guarantee.value if known else ""
         request = lane.trace.request if lane.trace else lane.request
+        guarantee = known.promises(request.knobs).value if known else ""
         return {
             "id": i + 1,
             "strategy": request.strategy,

@@ -35,7 +35,7 @@ def test_logits_land_on_the_targets_ids(tmp_path: Path, dtype: torch.dtype) -> N
     rows_N = input_rows(IDS_K, 40, 4)[ids_N]
     expected, _ = model.forward_rows(rows_N, positions_N, model.open_cache(8), last=2)
     assert logits.shape == (2, 40)
-    assert hidden.shape == (2, 32)
+    assert hidden.shape == (3, 32)
     torch.testing.assert_close(logits[:, IDS_K], expected, atol=0.05 if dtype == torch.bfloat16 else 5e-3, rtol=0)
     others = [token for token in range(40) if token not in IDS_K]
     assert torch.isneginf(logits[:, others]).all()

@@ -151,7 +151,7 @@ def test_bfloat16_runs_and_is_near(lean: Llama, ids_N: Tensor) -> None:
 def test_last_gives_the_final_rows(lean: Llama, ids_N: Tensor) -> None:
     logits, hidden = lean.forward_rows(ids_N, torch.arange(40), lean.open_cache(40), last=3)
     torch.testing.assert_close(logits, run(lean, ids_N)[-3:], atol=1e-4, rtol=0)
-    assert hidden.shape == (3, lean.config.dim)
+    assert hidden.shape == (40, lean.config.dim)
 
 
 def test_layers_run_a_smaller_model(ids_N: Tensor) -> None:

@@ -86,7 +86,7 @@ class Datastore:
             never_V = torch.full([self.vocab_size], -torch.inf)
             laws.append(never_V.index_copy_(0, seen_K, counts_V[seen_K].float().log()))
         raw_NV = torch.stack(laws).to(self.device)
-        return raw_NV, raw_NV.new_empty(len(raw_NV), 0)
+        return raw_NV, raw_NV.new_empty(len(ids_N), 0)
 
     def followers(self, ending: Sequence[int]) -> Tensor:
         """The tokens that follow the longest part of `ending` that the store holds, one for each place."""

@@ -294,7 +294,7 @@ class Llama(nn.Module):
             layers: run only these layers, with a cache of their own; None: all.
 
         Returns:
-            Logits [K, V] and final normed features [K, C] of the last K rows, float32 (float64 in a float64 model).
+            Logits [K, V] of the last K rows, and final normed features [N, C] of all, float32 at least.
         """
         packed = self.packed or self._unpacked()
         dtype, full = packed.dtype, wide(packed.dtype)
@@ -333,13 +333,12 @@ class Llama(nn.Module):
             _norm_into(x_NC, h_NC, floor, layer.ffn_scale_C)
             gate_NF, up_NF = layer.gate_up(x_NC).chunk(2, dim=-1)
             h_NC.add_(layer.down(F.silu(gate_NF).mul_(up_NF)))
-        if last is not None:
-            h_NC = h_NC[rows - last :]
-        hidden_KC = unit_norm(h_NC, floor) * packed.norm_scale_C
+        hidden_NC = unit_norm(h_NC, floor) * packed.norm_scale_C
+        hidden_KC = hidden_NC if last is None else hidden_NC[rows - last :]
         logits_KV = packed.head(hidden_KC.to(dtype)).to(full)
         if dtype != full and packed.head_VC is not None:
             _sharpen(logits_KV, packed.head_VC, hidden_KC)
-        return logits_KV, hidden_KC
+        return logits_KV, hidden_NC
 
     def pack(self, dtype: torch.dtype, in_bytes: bool = False) -> Llama:
         """A frozen copy of this model whose products run in dtype, laid out for its device; sessions share it.

@@ -94,8 +94,7 @@ class HubCausal:
             logits_to_keep=last or 0,
         )
         cache.length = start + num
-        rows = slice(-last if last else 0, None)
-        return out.logits[0].float(), out.hidden_states[-1][0, rows]
+        return out.logits[0].float(), out.hidden_states[-1][0]
 
     def _masks(self, visible_NS: Tensor, positions_S: Tensor) -> Any:
         """Additive masks; one for each kind of layer where the model has several."""
