@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-# Threads that wait for the next product spin for about a tenth of a millisecond, then sleep. Longer takes the cores from
-# the server and from a browser that draws; not at all, and every product of a small model waits for them to wake.
+# Threads that wait for the next product spin for a tenth of a millisecond, then sleep. Longer takes the cores from the
+# server and from a browser that draws; not at all, and every product of a small model waits for them to wake.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # read when torch is loaded
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401 - must come before torch there

@@ -49,4 +49,4 @@ def _is_narrow(rows_NV: Tensor) -> bool:
 
 
 def _blocks(rows_NV: Tensor) -> Tensor:
-    return rows_NV.view(len(rows_NV), -1, BLOCK)
+    return rows_NV.view(len(rows_NV), rows_NV.shape[1] // BLOCK, BLOCK)

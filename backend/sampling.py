@@ -67,6 +67,8 @@ def residual(p_V: Tensor, q_V: Tensor) -> Tensor:
 
     Where p = q up to rounding nothing is left, and a rejection has probability 0; p is returned for that case.
     """
+    if p_V.max() >= 1.0:  # one-hot, as at temperature 0: what a rejection leaves of it is itself
+        return p_V
     rest_V = (p_V - q_V).clamp_min(0.0)
     total = rest_V.sum()
     return rest_V / total if total > 0 else p_V

@@ -38,7 +38,7 @@ class Cache(Protocol):
 
 
 class Backbone(Protocol):
-    """Weights that can be run on rows of one sequence."""
+    """Weights that can be run on rows of one sequence. With an attribute `ids_K`, logits are of these tokens only."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -76,19 +76,29 @@ class _Rows:
         self.count = 0
         self.held: tuple[Tensor, ...] = ()  # raw_MV, p_MV, hidden_MC, with room for more rows than `count`
 
-    def extend(self, fresh: tuple[Tensor, ...]) -> None:
-        """Append rows to the three tensors."""
-        start, self.count = self.count, self.count + len(fresh[0])
-        if start == 0:
+    def extend(self, raw_KV: Tensor, p_KV: Tensor, hidden_KC: Tensor, spread: tuple[Tensor, int] | None = None) -> None:
+        """Append rows to the three tensors.
+
+        spread: ids, V: the columns of raw_KV and p_KV are these tokens only; laws are kept over all V.
+        """
+        start, self.count = self.count, self.count + len(raw_KV)
+        fresh = (raw_KV, p_KV, hidden_KC)
+        if start == 0 and spread is None:
             self.held = fresh
             return
-        if self.count > len(self.held[0]):
-            wider = tuple(x.new_empty(max(8, 2 * self.count), *x.shape[1:]) for x in self.held)
-            for new, old in zip(wider, self.held, strict=True):
+        if self.count > len(self.held[0] if self.held else ()):
+            widths = (raw_KV.shape[1], spread[1] if spread else p_KV.shape[1], hidden_KC.shape[1])
+            wider = tuple(x.new_empty(max(8, 2 * self.count), w) for x, w in zip(fresh, widths, strict=True))
+            for new, old in zip(wider, self.held, strict=False):
                 new[:start] = old[:start]
             self.held = wider
-        for held, rows in zip(self.held, fresh, strict=True):
-            held[start : self.count] = rows
+        raw_MV, p_MV, hidden_MC = (held[start : self.count] for held in self.held)
+        raw_MV.copy_(raw_KV)
+        hidden_MC.copy_(hidden_KC)
+        if spread is None:
+            p_MV.copy_(p_KV)
+        else:
+            p_MV.zero_().scatter_(1, spread[0].expand_as(p_KV), p_KV)
 
     def keep(self, row: int | None) -> None:
         """Forget all rows but one, or all."""
@@ -128,6 +138,8 @@ class TrieSession:
         self._parents: dict[int, int] = {}  # slot of a node -> slot of its parent
         self._row_at: dict[int, int] = {}  # slot -> its row in `_rows`
         self._rows = _Rows()
+        ids_K = getattr(backbone, "ids_K", None)
+        self._spread = None if ids_K is None else (ids_K, vocab_size)
         self._passed_MC: Tensor | None = None  # hidden states of committed tokens run in front of the root
 
     @property
@@ -147,7 +159,7 @@ class TrieSession:
         else:
             pick = rows
         raw_MV, p_MV, hidden_MC = self._rows.held
-        return Scores(p_MV[pick], raw_MV[pick], hidden_MC[pick], self._passed_MC)
+        return Scores(p_MV[pick], raw_MV[pick], hidden_MC[pick], self._passed_MC, self._spread and self._spread[0])
 
     def commit(self, tokens: Sequence[int]) -> None:
         """See `CausalSession.commit`."""
@@ -213,18 +225,25 @@ class TrieSession:
         raw_KV, hidden_KC = raw_KV[:, : self._vocab_size], hidden_NC[len(hidden_NC) - len(raw_KV) :]
         if len(pending) > 1:
             self._passed_MC = hidden_NC[: len(pending) - 1]
-        if not all(map(math.isfinite, raw_KV.amax(dim=-1).tolist())):
-            raise UserError(
-                f"{self._id} returned numbers that are no probabilities (NaN or infinity); "
-                "pick another model or precision."
-            )
         self._ready = len(self.tokens)
         slots = [*([self._root] if pending else []), *range(first, first + len(new))]
         self._remember(slots, raw_KV, hidden_KC)
 
     def _remember(self, slots: Sequence[int], raw_KV: Tensor, hidden_KC: Tensor) -> None:
         self._row_at.update({slot: self._rows.count + i for i, slot in enumerate(slots)})
-        self._rows.extend((raw_KV, distribution(raw_KV, self._sampling, self._seen(slots)), hidden_KC))
+        self._rows.extend(raw_KV, self._laws(raw_KV, self._seen(slots)), hidden_KC, self._spread)
+
+    def _laws(self, raw_KV: Tensor, seen: Sequence[Sequence[int]]) -> Tensor:
+        """p_KV of logits after texts that hold the tokens `seen`. Raises UserError where they are no numbers."""
+        if seen and self._spread:
+            rank = {token: i for i, token in enumerate(self._spread[0].tolist())}
+            seen = [[rank[token] for token in tokens if token in rank] for tokens in seen]
+        if not all(map(math.isfinite, raw_KV.amax(dim=-1).tolist())):
+            raise UserError(
+                f"{self._id} returned numbers that are no probabilities (NaN or infinity); "
+                "pick another model or precision."
+            )
+        return distribution(raw_KV, self._sampling, seen)
 
     def _visible(self, start: int, num_pending: int, new: list[tuple[int, int]]) -> Tensor | None:
         """The mask of the rows to run, or None where they are a chain that sees everything before it."""

@@ -93,7 +93,7 @@ def on_bench_prompts(draft: Draft, answers: Sequence[Answer]) -> dict[str, Any]:
         slots_N = torch.arange(len(text_N), device=draft.device)
         cache = draft.open_cache(len(text_N))
         logits_KV, _ = draft.forward_rows(text_N, slots_N, cache, last=len(answer.tokens) + 1)
-        agree_K = logits_KV[:-1].argmax(-1) == text_N[len(answer.ids) :]
+        agree_K = draft.ids_K[logits_KV[:-1].argmax(-1)] == text_N[len(answer.ids) :]
         runs.setdefault(answer.kind, []).append(agree_K.numpy(force=True))
     kinds = {kind: round(float(np.concatenate(those).mean()), 4) for kind, those in runs.items()}
     return {**acceptance([run for those in runs.values() for run in those]), "agreement_per_kind": kinds}

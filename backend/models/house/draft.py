@@ -2,7 +2,8 @@
 
 Its file holds `ids_K`, the target id of each token it can predict, and its sizes as metadata. A target token that it
 cannot predict is still read: it takes one of the `extra_inputs` rows of the embedding, chosen by its id, so that
-frequent names and rare words differ. Logits come out over the target's vocabulary, -inf where it has no token.
+frequent names and rare words differ. Logits come out over the draft's own K tokens; sessions spread the laws.
+The last `masks` of these rows stand for no token: drafts that guess a whole block read them where text is missing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ from torch import Tensor
 
 from backend.errors import UserError
 from backend.models.house.cache import KVCache
+from backend.models.house.layers import ByteMap
 from backend.models.house.llama import Llama, LlamaConfig
+from backend.models.house.single import RowCache, SingleRow
+from backend.sampling import distribution
+from backend.types import Sampling
+
+STEP = "_step"  # ending of the name of a stored matrix's steps
 
 
 def input_rows(ids_K: Tensor, target_vocab: int, extra_inputs: int) -> Tensor:
@@ -34,22 +41,25 @@ class Draft:
 
     Args:
         model: packed; its vocabulary has K tokens. ids_K: their ids in the target. target_vocab: V.
+        masks: rows of the embedding that no token takes.
     """
 
-    def __init__(self, model: Llama, ids_K: Tensor, target_vocab: int) -> None:
+    def __init__(self, model: Llama, ids_K: Tensor, target_vocab: int, masks: int = 0) -> None:
         self.model = model
+        self.masks = masks
         self.vocab_size = target_vocab
         self.context = model.context
         self.num_params = model.num_params
         self.device = model.device
         self.ids_K = ids_K.to(model.device)
-        self.rows_V = input_rows(ids_K, target_vocab, model.config.extra_inputs).to(model.device)
+        self.rows_V = input_rows(ids_K, target_vocab, model.config.extra_inputs - masks).to(model.device)
+        in_bytes = isinstance(model.weights().head, ByteMap) and model.dtype == torch.float32
+        self._single = SingleRow(model) if in_bytes else None
 
     def open_cache(self, capacity: int) -> KVCache:
         """An empty cache for one sequence."""
-        return self.model.open_cache(capacity)
+        return (self._single or self.model).open_cache(capacity)
 
-    @torch.inference_mode()
     def forward_rows(
         self,
         ids_N: Tensor,
@@ -59,27 +69,56 @@ class Draft:
         last: int | None = None,
         layers: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `Llama.forward_rows`; ids and logits are the target's, -inf where the draft has no token."""
-        small, hidden = self.model.forward_rows(self.rows_V[ids_N], positions_N, cache, visible_NS, last, layers)
-        logits = small.new_full((small.shape[0], self.vocab_size), float("-inf"))
-        return logits.scatter_(1, self.ids_K.expand_as(small), small), hidden
+        """See `Llama.forward_rows`; ids are the target's, logits those of the tokens `ids_K`."""
+        rows_N = self.rows_V[ids_N]
+        if len(rows_N) == 1 and visible_NS is None and layers is None and isinstance(cache, RowCache) and self._single:
+            return self._single.run(int(rows_N), int(positions_N), cache)
+        return self.model.forward_rows(rows_N, positions_N, cache, visible_NS, last, layers)
+
+    def spread(self, small_NK: Tensor) -> Tensor:
+        """Logits over the draft's vocabulary as logits over the target's, [N, V]."""
+        logits_NV = small_NK.new_full((small_NK.shape[0], self.vocab_size), float("-inf"))
+        return logits_NV.scatter_(1, self.ids_K.expand_as(small_NK), small_NK)
+
+    def laws(self, raw_NK: Tensor, sampling: Sampling, text: Sequence[int], vocab_size: int) -> Tensor:
+        """p_NV of logits after a text, over the first `vocab_size` tokens of the target."""
+        seen: list[list[int]] = []
+        if sampling.repetition_penalty != 1.0:
+            rows = self.rows_V[torch.tensor(text, device=self.device)]
+            seen = [rows[rows < len(self.ids_K)].tolist()] * len(raw_NK)
+        p_NK = distribution(raw_NK, sampling, seen)
+        return p_NK.new_zeros(len(p_NK), vocab_size).scatter_(1, self.ids_K.expand_as(p_NK), p_NK)
 
 
-def save_draft(path: Path, model: Llama, ids_K: Tensor, target_vocab: int) -> None:
-    """Write an unpacked draft in float16."""
+def save_draft(
+    path: Path, model: Llama, ids_K: Tensor, target_vocab: int, masks: int = 0, in_bytes: bool = False
+) -> None:
+    """Write an unpacked draft in float16; in_bytes: its matrices in whole numbers of one byte, one step a row."""
     state = {name: weight.detach().to(torch.float16).contiguous() for name, weight in model.state_dict().items()}
-    metadata = {"config": json.dumps(asdict(model.config)), "target_vocab": str(target_vocab)}
+    for name, weight in [*model.state_dict().items()] if in_bytes else ():
+        if weight.dim() == 2:
+            step_O = (weight.abs().amax(dim=1).clamp_min(1e-6) / 127).to(torch.float16)
+            whole_OI = (weight / step_O.float()[:, None]).round().clamp(-127, 127)
+            state |= {name: whole_OI.to(torch.int8).contiguous(), name + STEP: step_O}
+    metadata = {"config": json.dumps(asdict(model.config)), "target_vocab": str(target_vocab), "masks": str(masks)}
     save_file({**state, "ids_K": ids_K.to(torch.int32)}, path, metadata=metadata)
 
 
-def load_draft(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu", in_bytes: bool = False) -> Draft:
+def load_draft(
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    in_bytes: bool = False,
+    kind: type[Draft] = Draft,
+) -> Draft:
     """The draft in a file of `save_draft`, packed for decoding in dtype. Raises UserError if there is no such file.
 
-    in_bytes: weights of one byte and products in bfloat16, whatever dtype says; the quickest on a CPU.
+    in_bytes: weights of one byte, products in bfloat16 and all else in float32, whatever dtype says; the quickest on a
+    CPU. kind: its class.
     """
     draft = read_draft(path, device)
-    model = draft.model.pack(torch.bfloat16 if in_bytes else dtype, in_bytes)
-    return Draft(model, draft.ids_K, draft.vocab_size)
+    model = draft.model.pack(torch.float32 if in_bytes else dtype, in_bytes)
+    return kind(model, draft.ids_K, draft.vocab_size, draft.masks)
 
 
 def read_draft(path: Path, device: torch.device | str = "cpu") -> Draft:
@@ -90,6 +129,8 @@ def read_draft(path: Path, device: torch.device | str = "cpu") -> Draft:
         metadata = file.metadata()
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     ids_K = state.pop("ids_K").long().cpu()
+    for name in [name for name, weight in state.items() if weight.dtype == torch.int8]:
+        state[name] = state[name].float() * state.pop(name + STEP).float()[:, None]
     model = Llama(LlamaConfig(**json.loads(metadata["config"]))).to(device)
     model.load_state_dict(state)
-    return Draft(model, ids_K, int(metadata["target_vocab"]))
+    return Draft(model, ids_K, int(metadata["target_vocab"]), int(metadata.get("masks", 0)))

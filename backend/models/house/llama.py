@@ -141,6 +141,15 @@ class Packed:
     floor: Tensor  # of `unit_norm` over C
     head_floor: Tensor  # of `unit_norm` over D
 
+    def read(self, h_NC: Tensor, last: int) -> tuple[Tensor, Tensor]:
+        """Logits [K, V] of the last K rows of the residual stream, and final normed features [N, C] of all."""
+        hidden_NC = unit_norm(h_NC, self.floor) * self.norm_scale_C
+        hidden_KC = hidden_NC[len(hidden_NC) - last :]
+        logits_KV = self.head(hidden_KC.to(self.dtype)).to(wide(self.dtype))
+        if self.dtype != wide(self.dtype) and self.head_VC is not None:
+            _sharpen(logits_KV, self.head_VC, hidden_KC)
+        return logits_KV, hidden_NC
+
 
 class Block(nn.Module):
     """One layer: attention and a gated feed-forward net, each behind a norm."""
@@ -260,7 +269,7 @@ class Llama(nn.Module):
         """Weights of the head, [V, C]."""
         return self.embed.weight[: self.config.vocab_size] if self.head is None else self.head.weight
 
-    def _turns(self, positions_N: Tensor, bound: int, dtype: torch.dtype) -> Tensor:
+    def turns(self, positions_N: Tensor, bound: int, dtype: torch.dtype) -> Tensor:
         """`rotary_turns` of these positions, all below `bound`; looked up where a table of them is small."""
         if bound > LOOKED_UP:
             return rotary_turns(positions_N, self.speed_P, dtype)
@@ -287,7 +296,8 @@ class Llama(nn.Module):
         """Append N rows of one sequence to the cache and evaluate them.
 
         Args:
-            ids_N: token ids. positions_N: their positions (in a tree: prefix + depth).
+            ids_N: token ids, or their `embeddings`, which are overwritten.
+            positions_N: their positions (in a tree: prefix + depth).
             cache: takes the rows at slots cache.length.. and its counter moves on. ValueError when it is full.
             visible_NS: bool, True where row n may look at slot s (S counts the new slots too); None: a causal chain.
             last: evaluate the head for this many final rows only; None: for all.
@@ -296,15 +306,15 @@ class Llama(nn.Module):
         Returns:
             Logits [K, V] of the last K rows, and final normed features [N, C] of all, float32 at least.
         """
-        packed = self.packed or self._unpacked()
+        packed = self.weights()
         dtype, full = packed.dtype, wide(packed.dtype)
         width, num_heads, num_kv_heads = self.config.head_dim, self.config.num_heads, self.config.num_kv_heads
         groups, turned = num_heads // num_kv_heads, num_heads + num_kv_heads
         rows = ids_N.shape[0]
         start = cache.append(rows)
         end = start + rows
-        h_NC = packed.embed_VC[ids_N].to(full)
-        turn_N1P = self._turns(positions_N, cache.capacity, full)
+        h_NC = (ids_N if ids_N.is_floating_point() else packed.embed_VC[ids_N]).to(full)
+        turn_N1P = self.turns(positions_N, cache.capacity, full)
         floor, head_floor = packed.floor, packed.head_floor
         bias_MS = _attention_bias(rows, start, visible_NS, groups, dtype, self.device)
         # with one row most of the time goes into starting operators, so views are made for all layers at once
@@ -314,7 +324,7 @@ class Llama(nn.Module):
         x_NC = torch.empty(h_NC.shape, dtype=dtype, device=h_NC.device)
         for i in range(self.config.num_layers) if layers is None else layers:
             layer = packed.layers[i]
-            _norm_into(x_NC, h_NC, floor, layer.attn_scale_C)
+            norm_into(x_NC, h_NC, floor, layer.attn_scale_C)
             heads_NHD = layer.qkv(x_NC).to(full).view(rows, -1, width)
             qk_NHD = heads_NHD[:, :turned]
             if layer.qk_scale_HD is not None:
@@ -330,20 +340,20 @@ class Llama(nn.Module):
                 mixed_1HMD = F.scaled_dot_product_attention(q_1HMD, keys[i], values[i], bias_MS)
                 mixed_NC = mixed_1HMD.view(num_kv_heads, groups, rows, width).permute(2, 0, 1, 3).reshape(rows, -1)
             h_NC.add_(layer.out(mixed_NC))
-            _norm_into(x_NC, h_NC, floor, layer.ffn_scale_C)
+            norm_into(x_NC, h_NC, floor, layer.ffn_scale_C)
             gate_NF, up_NF = layer.gate_up(x_NC).chunk(2, dim=-1)
             h_NC.add_(layer.down(F.silu(gate_NF).mul_(up_NF)))
-        hidden_NC = unit_norm(h_NC, floor) * packed.norm_scale_C
-        hidden_KC = hidden_NC if last is None else hidden_NC[rows - last :]
-        logits_KV = packed.head(hidden_KC.to(dtype)).to(full)
-        if dtype != full and packed.head_VC is not None:
-            _sharpen(logits_KV, packed.head_VC, hidden_KC)
-        return logits_KV, hidden_NC
+        return packed.read(h_NC, rows if last is None else last)
+
+    def embeddings(self, ids_N: Tensor) -> Tensor:
+        """What the first layer reads of these tokens, [N, C], float32 at least."""
+        embed_VC = self.embed.weight if self.packed is None else self.packed.embed_VC
+        return embed_VC[ids_N].to(wide(embed_VC.dtype))
 
     def pack(self, dtype: torch.dtype, in_bytes: bool = False) -> Llama:
         """A frozen copy of this model whose products run in dtype, laid out for its device; sessions share it.
 
-        in_bytes: keep the weights as whole numbers of one byte; for bfloat16 on CPUs, and maps without a bias.
+        in_bytes: keep the weights as whole numbers of one byte; on CPUs, for maps without a bias.
         """
 
         def fold(linear: nn.Linear, norm: Norm | None) -> LinearMap:
@@ -371,7 +381,10 @@ class Llama(nn.Module):
     def _blocks(self) -> Iterator[Block]:
         return (block for block in self.blocks if isinstance(block, Block))
 
-    def _unpacked(self) -> Packed:
+    def weights(self) -> Packed:
+        """The weights as `forward_rows` runs them; a view of them where the model is not packed."""
+        if self.packed is not None:
+            return self.packed
         head_VC = self.head_weight()
         return Packed(
             embed_VC=self.embed.weight,
@@ -402,7 +415,7 @@ class Llama(nn.Module):
         return model
 
 
-def _norm_into(x_NC: Tensor, h_NC: Tensor, floor: Tensor, scale_C: Tensor | None) -> None:
+def norm_into(x_NC: Tensor, h_NC: Tensor, floor: Tensor, scale_C: Tensor | None) -> None:
     """Write the norm of h_NC to x_NC, in the type of x_NC; a scale of None is folded into what comes behind."""
     length_N1 = torch.hypot(torch.linalg.vector_norm(h_NC, dim=-1, keepdim=True), floor)
     if scale_C is None:
