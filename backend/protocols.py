@@ -10,49 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
-from backend.errors import UserError
 from backend.meter import Meter
-from backend.peaks import peaks
+from backend.scores import Scores as Scores
 from backend.types import Sampling
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a causal session says about a draft: row 0 is the next token's law, row i + 1 the law after draft[i].
-
-    p_NV: float, rows sum to 1, temperature and filters applied. raw_NV: logits before them, where the model has any.
-    hidden_NC: the last hidden state the row was read from, for drafters that start there. passed_MC: the same of the
-    M committed tokens that this call ran in front of row 0, such as a prompt's; None where it ran none.
-    """
-
-    p_NV: Tensor
-    raw_NV: Tensor | None = None
-    hidden_NC: Tensor | None = None
-    passed_MC: Tensor | None = None
-
-    def trail(self, path: Sequence[int], count: int) -> Tensor:
-        """Hidden states from which the last tokens of the text were read, for `HeadsSession.commit`, [M + count, C].
-
-        path: the guesses that were accepted, as indices in the draft. count: tokens that were committed after them and
-        with them, at most len(path) + 1. Raises UserError for a model that shows no hidden states.
-        """
-        if self.hidden_NC is None or not self.hidden_NC.shape[1]:
-            raise UserError("Draft heads read the target's hidden states, but this target shows none; pick another.")
-        read_NC = self.hidden_NC[[0, *(i + 1 for i in path)][:count]]
-        return read_NC if self.passed_MC is None else torch.cat((self.passed_MC, read_NC))
-
-    def options(self, row: int, count: int = 4) -> tuple[tuple[int, float], ...]:
-        """The `count` most likely tokens of a row at temperature 1, before filters, with their probabilities."""
-        if self.raw_NV is None:
-            p_1T, at_1T = peaks(self.p_NV[row][None], count)
-        else:
-            raw_1V = self.raw_NV[row][None]
-            at_1T = peaks(raw_1V, count)[1]
-            p_1T = raw_1V.softmax(dim=1).gather(1, at_1T)
-        return tuple(zip(at_1T[0].tolist(), (round(p, 6) for p in p_1T[0].tolist()), strict=True))
 
 
 @runtime_checkable
@@ -112,13 +74,83 @@ class MixingSession(CausalSession, Protocol):
 
 
 @runtime_checkable
+class FleetSession(Protocol):
+    """Several texts on one model, each at a place of one buffer, and one call that extends any run of places.
+
+    It extends no `CausalSession`, for it has no single text; but its texts are written left to right like those.
+    """
+
+    texts: Sequence[Sequence[int]]  # each with everything committed
+
+    def reserve(self, places: int, room: int) -> None:
+        """Make the buffer, once: `places` texts at a time, `room` tokens behind the prompt of each."""
+        ...
+
+    def admit(self, text: int, place: int) -> Scores:
+        """Run a prompt into a free place: a call of its own. One row: the law of the text's next token."""
+        ...
+
+    def score(self, places: range) -> Scores:
+        """One call over places that lie side by side. Row i: the law behind the text at places[i].
+
+        Each of these texts had a token committed since its last call; places without one, and free places, are
+        padding: a row that costs as much as any, and means nothing.
+        """
+        ...
+
+    def commit(self, place: int, token: int) -> None:
+        """Append a token to the text at this place for good."""
+        ...
+
+    def move(self, source: int, target: int) -> None:
+        """Bring the text at one place to another, which is free; what the model remembers of it is copied."""
+        ...
+
+    def retire(self, place: int) -> None:
+        """The text at this place is done: the place is free."""
+        ...
+
+
+@runtime_checkable
+class TwoLevelSession(CausalSession, Protocol):
+    """A text written in blocks: a global model reads whole blocks, a local one writes the next, seeing no other block.
+
+    Blocks are counted from the start of the prompt, so the first one to be written may hold tokens already.
+    """
+
+    length: int  # tokens of a block
+    kv_bytes: int  # keys and values that the calls below have read so far
+
+    def think(self) -> int:
+        """One global call over the whole blocks that it has not read yet, none if there are none.
+
+        Returns the number of places that are open in the block behind them, 1 to `length`.
+        """
+        ...
+
+    def write(self, block: Sequence[int]) -> Scores:
+        """One local call: the law, one row, behind the text and these tokens, which leave a place of the block open.
+
+        Only once `think` has read every whole block. Commits nothing.
+        """
+        ...
+
+    def plain_bytes(self, length: int) -> int:
+        """Keys and values that a plain model of about the same loss reads for the law behind `length` tokens.
+
+        0 where no such model is known.
+        """
+        ...
+
+
+@runtime_checkable
 class JudgeSession(Protocol):
     """A head that reads off a target's hidden states whether the last token read is a good one."""
 
-    def score(self, hidden_NC: Tensor) -> Tensor:
+    def score(self, hidden_NC: Tensor | None) -> Tensor:
         """Chances [N] that the tokens are right, given the states computed with them as input; see `Scores`.
 
-        Raises UserError where the states are not as wide as the head.
+        Raises UserError where there are no states, and where they are not as wide as the head.
         """
         ...
 
@@ -128,7 +160,8 @@ class HeadsSession(Protocol):
     """Draft heads: laws of the next tokens, read off the hidden states of a target.
 
     It scores as a `CausalSession` does, over as many drafted places as it has heads, and learns with every commit what
-    the target thought when it wrote the text.
+    the target thought when it wrote the text. Its laws are for temperature 1 whatever the request says: drafts are
+    taken by rank, and `Scores.best` is what strategies read.
     """
 
     tokens: Sequence[int]  # prompt and everything committed
@@ -145,6 +178,57 @@ class HeadsSession(Protocol):
         hidden_NC: the target's hidden states from which the last N tokens of the text were read, these included; see
         `Scores.trail`. With the first commit it reaches back into the prompt.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Exit:
+    """Where a nested model was read: the next token's law p_V there, and the number of layers that ran for it.
+
+    p_V: temperature and filters applied. sure: the largest probability at temperature 1, before filters.
+    """
+
+    p_V: Tensor
+    depth: int
+    sure: float
+
+
+@runtime_checkable
+class NestedSession(Protocol):
+    """A model whose first layers are models too: it is read behind one of its exits, the sooner the surer it is."""
+
+    tokens: Sequence[int]  # prompt and everything committed
+    exits: Sequence[int]  # numbers of layers behind which it can be read, ascending; the last is the whole model
+
+    def score(self, draft: Sequence[int] = (), thresholds: Sequence[float] = ()) -> Exit:
+        """The law behind the draft, read at the first exit whose `sure` reaches its threshold. Commits nothing.
+
+        Deeper layers run for the tokens before only when they are needed, then for all of them in one go.
+
+        Args:
+            draft: guesses that follow `tokens`. thresholds: one for each exit but the last, which always stops; with a
+                threshold of 1 or more an exit is passed unread. Raises UserError for another number of them.
+        """
+        ...
+
+    def commit(self, tokens: Sequence[int]) -> None:
+        """Append tokens for good."""
+        ...
+
+
+@runtime_checkable
+class BlockSession(Protocol):
+    """A drafter that guesses several places in one call, each without knowing what stands in the places before it."""
+
+    tokens: Sequence[int]  # prompt and everything committed
+    reach: int  # most places that it can guess
+
+    def guess(self, length: int) -> Scores:
+        """Laws of the next `length` places, row i of place i: one call. Raises UserError beyond `reach`."""
+        ...
+
+    def commit(self, tokens: Sequence[int]) -> None:
+        """Append tokens for good."""
         ...
 
 
@@ -244,8 +328,12 @@ PROTOCOL_NAMES: Mapping[type, str] = {
     CausalSession: "causal",
     SkippingSession: "skipping",
     MixingSession: "mixing",
+    FleetSession: "fleet",
+    TwoLevelSession: "two-level",
     HeadsSession: "heads",
     JudgeSession: "judge",
+    NestedSession: "nested",
+    BlockSession: "block",
     MaskedSession: "masked",
     ScaleSession: "scale",
     ContinuousSession: "continuous",
@@ -253,6 +341,7 @@ PROTOCOL_NAMES: Mapping[type, str] = {
     ForecastSession: "forecast",
 }
 PROTOCOLS: tuple[type, ...] = tuple(PROTOCOL_NAMES)
+KINDRED: Mapping[type, type] = {FleetSession: CausalSession}  # write what another does, without extending it
 
 
 def base(protocol: type) -> type:
@@ -260,7 +349,7 @@ def base(protocol: type) -> type:
 
     Strategies whose targets have the same base share a folder, a tab and their contract tests.
     """
-    return next(p for p in reversed(protocol.__mro__) if p in PROTOCOL_NAMES)
+    return KINDRED.get(protocol) or next(p for p in reversed(protocol.__mro__) if p in PROTOCOL_NAMES)
 
 
 @dataclass(frozen=True)
@@ -269,6 +358,11 @@ class Prompt:
 
     tokens: tuple[int, ...] = ()
     extras: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> tuple[tuple[int, ...], ...]:
+        """The texts to continue, each for itself, which together are `tokens`: one, unless the codec named more."""
+        return self.extras.get("texts") or (self.tokens,)
 
 
 class Codec(Protocol):

@@ -219,7 +219,7 @@ def table() -> str:
     lines = ["| strategy | family | guarantee | paper | what it does |", "|---|---|---|---|---|"]
     for s in strategies().values():
         paper = f"[{s.paper}](https://arxiv.org/abs/{s.paper})" if s.paper[:4].isdigit() else s.paper
-        lines.append(f"| `{s.id}` | {s.family} | {s.guarantee.value} | {paper} | {s.about} |")
+        lines.append(f"| `{s.id}` | {s.family} | {s.promises({}).value} | {paper} | {s.about} |")
     return "\n".join(lines)
 
 
@@ -252,7 +252,7 @@ def _answer(args: argparse.Namespace) -> int:
         print(table())
     else:
         for s in strategies().values():
-            print(f"{s.id:22} {s.guarantee.value:13} {s.family:14} {s.title}")
+            print(f"{s.id:22} {s.promises({}).value:13} {s.family:14} {s.title}")
     return 0
 
 

@@ -28,8 +28,9 @@ class ToyJudgeSession(Counting):
         super().__init__(meter)
         self._model = model
 
-    def score(self, hidden_NC: Tensor) -> Tensor:
+    def score(self, hidden_NC: Tensor | None) -> Tensor:
         """See `JudgeSession.score`."""
+        assert hidden_NC is not None
         assert hidden_NC.shape[1] == self._model.size
         self.charge(len(hidden_NC))
         return hidden_NC.amax(dim=1)

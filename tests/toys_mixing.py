@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,6 +32,12 @@ class ToyMixingSession(ToyCausalSession):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.blended: list[int] = []
+
+    def score(self, draft: Sequence[int] = (), parents: Sequence[int] | None = None) -> Scores:
+        """See `CausalSession.score`; with logits, as real sessions have them."""
+        scores = super().score(draft, parents)
+        assert scores.hidden_NC is not None
+        return replace(scores, raw_NV=scores.hidden_NC.log())
 
     def blend(self, tokens: Sequence[int], weights: Sequence[float]) -> Scores:
         """See `MixingSession.blend`."""

@@ -9,7 +9,7 @@ from backend.protocols import CausalSession, Prompt, Scores, SkippingSession
 from backend.types import Sampling
 from tests.toys import ToyCausal, ToyCausalSession, filtered, mix
 
-NUM_LAYERS = 6
+NUM_LAYERS = 8
 
 
 class ToySkipping(ToyCausal):

@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from backend.errors import UserError
 from backend.meter import Meter
+from backend.models.extended import Mixer, MixingTrie, SkippingTrie
+from backend.models.fleet import Fleet
+from backend.models.house.blocks import BlockChain, BlockDraft
+from backend.models.house.draft import Draft
+from backend.models.house.llama import Llama
+from backend.models.house.nested import NestedChain, NestedDraft
+from backend.models.house.two_level import TwoLevelDecoder
 from backend.models.session import Backbone, TrieSession
-from backend.protocols import CausalSession, Prompt
+from backend.models.two_level import TwoLevelTrie
+from backend.protocols import (
+    BlockSession,
+    CausalSession,
+    FleetSession,
+    MixingSession,
+    NestedSession,
+    Prompt,
+    SkippingSession,
+    TwoLevelSession,
+)
 from backend.types import Sampling
 
 if TYPE_CHECKING:
     from backend.codecs.text import TextCodec
     from backend.models.house.cache import KVCache
-    from backend.models.house.llama import Llama
+
+
+SESSIONS: Mapping[type, tuple[type, type]] = {  # by protocol: its sessions, what their backbone can do
+    CausalSession: (TrieSession, object),
+    SkippingSession: (SkippingTrie, Llama),
+    MixingSession: (MixingTrie, Mixer),
+    FleetSession: (Fleet, Llama),
+    NestedSession: (NestedChain, NestedDraft),
+    BlockSession: (BlockChain, BlockDraft),
+    TwoLevelSession: (TwoLevelTrie, TwoLevelDecoder),
+}
 
 
 class CausalModel:
-    """Loaded weights behind the causal protocol. Shared by all sessions, never written."""
-
-    speaks: frozenset[type] = frozenset({CausalSession})
+    """Loaded weights behind the causal protocol and its extensions. Shared by all sessions, never written."""
 
     def __init__(self, model_id: str, backbone: Backbone, codec: TextCodec, num_params: int) -> None:
         self.id = model_id
@@ -32,30 +57,40 @@ class CausalModel:
         self.codec = codec
         self.num_params = num_params
         self.context = backbone.context
+        self.speaks = frozenset(p for p, (_, needs) in SESSIONS.items() if isinstance(backbone, needs))
         self._vocab_size = min(backbone.vocab_size, codec.size)  # heads are often padded beyond the tokenizer
 
-    def open(self, protocol: type, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> TrieSession:
+    def open(self, protocol: type, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> Any:
         """A session on the prompt. Raises UserError if the prompt has tokens that the model does not know."""
-        assert protocol is CausalSession, protocol
+        assert protocol in self.speaks, protocol
         size = self._vocab_size
         unknown = [token for token in prompt.tokens if not 0 <= token < size]
         if unknown or not prompt.tokens:
             raise UserError(
                 f"{self.id} knows tokens 0 to {size - 1}, but the prompt holds {unknown[:1] or 'none at all'}."
             )
-        return TrieSession(self.backbone, self.id, size, prompt.tokens, sampling, meter, room)
+        session, _ = SESSIONS[protocol]
+        if protocol is FleetSession:
+            return session(self.backbone, self.id, size, prompt.texts, sampling, meter)
+        if len(prompt.texts) > 1:
+            raise UserError(
+                f"{len(prompt.texts)} prompts were given, but this strategy writes one text; "
+                "give one prompt, or pick temporal_fusion."
+            )
+        return session(self.backbone, self.id, size, prompt.tokens, sampling, meter, room)
 
 
 class SomeLayers:
     """A backbone that runs only some layers of another: its twin for self-speculation. Shares the weights."""
 
-    def __init__(self, llama: Llama, layers: Sequence[int]) -> None:
+    def __init__(self, llama: Llama | Draft, layers: Sequence[int]) -> None:
         """layers: numbers of the layers that run, ascending."""
         self._llama = llama
         self.layers = tuple(layers)
         self.vocab_size = llama.vocab_size
         self.context = llama.context
         self.device = llama.device
+        self.ids_K = llama.ids_K if isinstance(llama, Draft) else None
 
     def open_cache(self, capacity: int) -> KVCache:
         """A cache of its own: skipped layers leave other keys and values behind."""

@@ -16,7 +16,7 @@ from backend.meter import Meter
 from backend.models.causal import CausalModel
 from backend.models.house.llama import SUPPORTED
 from backend.models.local import load_llama
-from backend.protocols import CausalSession, Prompt
+from backend.protocols import CausalSession, MixingSession, Prompt
 from backend.types import Sampling
 
 FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
@@ -85,7 +85,7 @@ class HubCausal:
             visible_NS = torch.ones(num, start + num, dtype=torch.bool, device=self.device).tril(start)
         cache.positions_S = torch.cat((cache.positions_S.to(self.device), positions_N))
         out = self._model(
-            input_ids=ids_N[None],
+            **self._inputs(ids_N),
             position_ids=positions_N[None],
             attention_mask=self._masks(visible_NS, cache.positions_S),
             past_key_values=cache.inner,
@@ -95,6 +95,17 @@ class HubCausal:
         )
         cache.length = start + num
         return out.logits[0].float(), out.hidden_states[-1][0]
+
+    @torch.inference_mode()
+    def embeddings(self, ids_N: Tensor) -> Tensor:
+        """What the model reads of these tokens, [N, C], float32."""
+        embedded_NC: Tensor = self._model.get_input_embeddings()(ids_N)
+        return embedded_NC.float()
+
+    def _inputs(self, ids_N: Tensor) -> dict[str, Tensor]:
+        if ids_N.is_floating_point():
+            return {"inputs_embeds": ids_N[None].to(self._model.dtype)}
+        return {"input_ids": ids_N[None]}
 
     def _masks(self, visible_NS: Tensor, positions_S: Tensor) -> Any:
         """Additive masks; one for each kind of layer where the model has several."""
@@ -150,6 +161,8 @@ def load_folder(model_id: str, folder: Path, dtype: torch.dtype, device: torch.d
     backbone = HubCausal(model.to(device).eval())
     loaded = CausalModel(model_id, backbone, codec, backbone.num_params)
     probe(loaded)
+    if not mixes(loaded):
+        loaded.speaks -= {MixingSession}
     return loaded
 
 
@@ -176,6 +189,17 @@ def probe(model: CausalModel) -> None:
             f"{model.id} gives other laws for guesses than for text (total variation {apart:.2g}), so no strategy "
             "would be exact on it; pick a model with plain attention."
         )
+
+
+def mixes(model: CausalModel) -> bool:
+    """Whether embeddings can take the place of tokens: some models read more of a token than its embedding."""
+    prompt = Prompt((5, 3, 7, 2))
+    try:
+        ours = model.open(MixingSession, prompt, Sampling(temperature=1.0), Meter(), 4).blend([6], [1.0]).p_NV[0]
+        theirs = model.open(CausalSession, prompt, Sampling(temperature=1.0), Meter(), 4).score([6]).p_NV[1]
+    except Exception:
+        return False
+    return float((ours - theirs).abs().sum()) / 2 < PROBE_TOLERANCE
 
 
 def _fetch(model_id: str, progress: Callable[[str, float], None]) -> Path:
