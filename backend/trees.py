@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Collection, Iterable, Sequence
 
+import torch
 from torch import Tensor
 
 from backend.chance import Chance
 from backend.couplings import accept_siblings, pick_siblings, without
-from backend.protocols import CausalSession, Scores
+from backend.protocols import CausalSession, HeadsSession, Scores
 from backend.sampling import drawn, shorten
 from backend.types import Fate, Mark
 
@@ -61,6 +64,112 @@ def follow_tree(
             return path, token
         node = child[node, token]
         path.append(node)
+
+
+def follow_typical(
+    p_NV: Tensor, x: Sequence[int], parents: Sequence[int], slot: int, chance: Chance, epsilon: float, alpha: float
+) -> tuple[list[int], int]:
+    """Typical acceptance: a node stays if its parent does and p(x) > min(epsilon, alpha exp(-H(p))); not the law p.
+
+    Cai et al. 2024 (2401.10774), equation 1. H is the entropy of p, so at temperature 0 only the largest logit passes.
+    Args and returns as in `follow_tree`; the longest path stays, the likeliest of equally long ones.
+    """
+    entropy_N = -torch.special.xlogy(p_NV, p_NV).sum(dim=-1)
+    floor_N = (alpha * torch.exp(-entropy_N)).clamp_max(epsilon).tolist()
+    paths: dict[int, tuple[list[int], float]] = {-1: ([], 0.0)}  # node that stays -> path to it, log p of that path
+    for i, (token, parent) in enumerate(zip(x, parents, strict=True)):
+        p = float(p_NV[parent + 1, token])
+        if parent in paths and p > floor_N[parent + 1]:
+            path, weight = paths[parent]
+            paths[i] = ([*path, i], weight + math.log(p))
+    node = max(paths, key=lambda i: (len(paths[i][0]), paths[i][1]))
+    path = paths[node][0]
+    return path, chance.pick(p_NV[node + 1], slot + len(path))
+
+
+def likeliest_ranks(odds: Sequence[Sequence[float]], nodes: int, deepest: int) -> list[tuple[int, ...]]:
+    """A tree without tokens: path (a, b) stands for the a-th best guess for one place and the b-th best for the next.
+
+    odds[k][r]: how often the r-th best guess for place k is right. The `nodes` paths with the largest products are
+    taken, a path never before its parent or its better sibling.
+
+    Returns:
+        The paths by depth, and within a depth in their natural order.
+    """
+    chosen: list[tuple[int, ...]] = []
+    border: list[tuple[float, tuple[int, ...]]] = [(-odds[0][0], (0,))] if nodes > 0 and deepest > 0 else []
+    while border and len(chosen) < nodes:
+        minus, path = heapq.heappop(border)
+        chosen.append(path)
+        place, rank = len(path) - 1, path[-1]
+        if rank + 1 < len(odds[place]) and odds[place][rank] > 0:
+            heapq.heappush(border, (minus * odds[place][rank + 1] / odds[place][rank], (*path[:-1], rank + 1)))
+        if len(path) < deepest:
+            heapq.heappush(border, (minus * odds[place + 1][0], (*path, 0)))
+    return sorted(chosen, key=lambda path: (len(path), path))
+
+
+def fill_ranks(heads: HeadsSession, ranks: Sequence[tuple[int, ...]]) -> tuple[list[int], list[int], list[float]]:
+    """Guesses for a tree of `likeliest_ranks`: the drafter is asked once a depth, for the nodes with children only.
+
+    Returns:
+        x, parents, q: the tree as `CausalSession.score` takes it, and the drafter's chance of each guess.
+    """
+    x: list[int] = []
+    parents: list[int] = []
+    q: list[float] = []
+    at: dict[tuple[int, ...], int] = {(): -1}  # path -> its node
+    inner: dict[tuple[int, ...], int] = {(): -1}  # path with children -> its place in what the drafter is shown
+    shown: tuple[list[int], list[int]] = ([], [])
+    has_children = {path[:-1] for path in ranks}
+    for depth in range(1, max(map(len, ranks), default=0) + 1):
+        level = [path for path in ranks if len(path) == depth]
+        tokens, chances = heads.score(*shown).best(1 + max(path[-1] for path in level))
+        for path in level:
+            row, rank = inner[path[:-1]] + 1, path[-1]
+            at[path] = len(x)
+            x.append(tokens[row][rank])
+            parents.append(at[path[:-1]])
+            q.append(chances[row][rank])
+            if path in has_children:
+                inner[path] = len(shown[0])
+                shown[0].append(x[-1])
+                shown[1].append(row - 1)
+    return x, parents, q
+
+
+def grow_tree(heads: HeadsSession, nodes: int, beam: int, deepest: int) -> tuple[list[int], list[int], list[float]]:
+    """The `nodes` guesses with the largest cumulative chance that a beam of the drafter finds.
+
+    EAGLE-2, Li et al. 2024 (2406.16858): at each depth the `beam` best nodes get `beam` children each, then the best of
+    all nodes are taken. A child never weighs more than its parent, so the search ends as soon as no deeper node can
+    displace one that is in.
+
+    Returns:
+        x, parents, q as `fill_ranks`, nodes in the order of their depth.
+    """
+    found: list[tuple[float, int, int, float]] = []  # cumulative chance, token, parent, chance
+    shown: tuple[list[int], list[int]] = ([], [])
+    border: list[tuple[int, float]] = [(-1, 1.0)]  # nodes that get children, with their cumulative chance
+    place = {-1: -1}  # node -> its place in what the drafter is shown
+    for _ in range(deepest):
+        tokens, chances = heads.score(*shown).best(beam)
+        first = len(found)
+        for node, weight in border:
+            row = place[node] + 1
+            found += [(weight * q, token, node, q) for token, q in zip(tokens[row], chances[row], strict=True) if q > 0]
+        fresh = sorted(range(first, len(found)), key=lambda i: -found[i][0])[:beam]
+        least = sorted((weight for weight, *_ in found), reverse=True)[:nodes]
+        border = [(i, found[i][0]) for i in fresh if len(least) < nodes or found[i][0] > least[-1]]
+        if not border:
+            break
+        for node, _ in border:
+            place[node] = len(shown[0])
+            shown[0].append(found[node][1])
+            shown[1].append(place[found[node][2]])
+    chosen = sorted(sorted(range(len(found)), key=lambda i: -found[i][0])[:nodes])
+    at = {-1: -1} | {i: n for n, i in enumerate(chosen)}
+    return [found[i][1] for i in chosen], [at[found[i][2]] for i in chosen], [found[i][3] for i in chosen]
 
 
 def draft_siblings(
@@ -164,12 +273,14 @@ def judged_tree(
     scores: Scores,
     q: Sequence[Tensor] = (),
     refused: Collection[int] | None = None,
+    chances: Sequence[float] = (),
 ) -> tuple[Mark, ...]:
     """Marks of a judged tree, one a node in its order, then the token drawn behind the path.
 
     Without `refused`, all children of the path's nodes were judged (KEPT or REJECTED) and what hangs below a rejected
     one is UNREAD. With it, these nodes were judged and thrown away, and all others that do not stay are UNREAD; so is
-    what stands behind the end of the text. q: the drafter's laws in the order of the target's, if it has any.
+    what stands behind the end of the text. q: the drafter's laws in the order of the target's, if it has any; chances:
+    its chance of each node instead, where it has no laws.
     """
     stay = set(path[: len(kept)])
     read = {-1, *path[: len(kept) if len(kept) > len(path) else max(len(kept) - 1, 0)]}  # nodes whose children count
@@ -180,7 +291,8 @@ def judged_tree(
         else:
             judged_here = i in refused and (len(kept) > len(path) or depth < len(kept))
         fate = Fate.KEPT if i in stay else Fate.REJECTED if judged_here else Fate.UNREAD
-        p, q_x = shorten(scores.p_NV[parent + 1, token]), shorten(q[parent + 1][token]) if q else None
+        q_x = shorten(q[parent + 1][token]) if q else shorten(chances[i]) if chances else None
+        p = shorten(scores.p_NV[parent + 1, token])
         options = scores.options(parent + 1) if fate is Fate.KEPT else ()
         marks.append(Mark(slot + depth, token, fate, p, q_x, parent if parent >= 0 else None, options))
     if len(kept) > len(path):

@@ -11,7 +11,7 @@ from backend.meter import Meter
 from backend.protocols import HeadsSession, Prompt, Scores
 from backend.trees import depths
 from backend.types import Sampling
-from tests.toys import Counting, Toy, ToyCausal, filtered
+from tests.toys import Counting, Toy, ToyCausal
 
 
 class ToyHeads(Toy):
@@ -25,19 +25,18 @@ class ToyHeads(Toy):
         self.table = ToyCausal(f"{model_id}/table", seed=seed, size=target.size, order=target.order, like=target)
 
     def make(self, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> ToyHeadsSession:
-        return ToyHeadsSession(self, prompt.tokens, sampling, meter)
+        return ToyHeadsSession(self, prompt.tokens, meter)
 
 
 class ToyHeadsSession(Counting):
     """A heads session on the table. Every commit must bring the target's hidden states of the text since the last."""
 
-    def __init__(self, model: ToyHeads, prompt: Sequence[int], sampling: Sampling, meter: Meter) -> None:
+    def __init__(self, model: ToyHeads, prompt: Sequence[int], meter: Meter) -> None:
         super().__init__(meter)
         self.tokens: list[int] = list(prompt)
         self.reach = model.reach
         self.odds = [[0.5 ** (rank + 1) for rank in range(model.size)]] * model.reach
         self._model = model
-        self._sampling = sampling
         self._told = 1  # tokens of the text whose origin is known; the first has none
         self._known: set[tuple[int, ...]] = set()
 
@@ -53,7 +52,7 @@ class ToyHeadsSession(Counting):
             self.charge(len(new))
             self._known |= new
         law_NV = torch.stack([self._model.table.law(path) for path in paths])
-        return Scores(filtered(law_NV, self._sampling, paths), law_NV.log())
+        return Scores(law_NV)
 
     def commit(self, tokens: Sequence[int], hidden_NC: Tensor) -> None:
         """See `HeadsSession.commit`."""
