@@ -12,8 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from backend.errors import UserError
 from backend.peaks import peak
 
+SEEDS = 1 << 32  # a seed lies below
 KEPT_NOISES = 64  # slots whose noise is remembered; a strategy looks ahead by fewer
 
 
@@ -30,6 +32,10 @@ class Chance(Protocol):
 
     def noise(self, shape: Sequence[int]) -> Tensor:
         """Standard normal noise of the given shape."""
+        ...
+
+    def part(self, text: int) -> Chance:
+        """The chance of one of several texts, independent of that of the others; text 0 may go on with this one."""
         ...
 
 
@@ -67,6 +73,10 @@ class Seeded:
     def noise(self, shape: Sequence[int]) -> Tensor:
         """Standard normal noise of the given shape, float32 on the CPU."""
         return torch.randn(tuple(shape), generator=self._stream)
+
+    def part(self, text: int) -> Seeded:
+        """That of the seed `text` further on, so that each text is the one which that seed gives alone."""
+        return Seeded((self.seed + text) % SEEDS)
 
     def _race(self, slot: int, size: int) -> Tensor:
         if (slot, size) not in self._races:
@@ -121,12 +131,32 @@ class Exhaustive:
         """Continuous noise has no branches to enumerate: such strategies are tested against closed forms."""
         raise AssertionError(f"Exhaustive cannot enumerate continuous noise of shape {tuple(shape)}")
 
+    def part(self, text: int) -> Chance:
+        """The same game, with other noise at every slot."""
+        return _Part(self, text)
+
     def _branch(self, weights: Sequence[float]) -> int:
         i = len(self.forks)
         branch = self.script[i] if i < len(self.script) else 0
         self.forks.append(len(weights))
         self.weight *= weights[branch] / math.fsum(weights)
         return branch
+
+
+class _Part:
+    """The chance of one of several texts in a game that is being enumerated."""
+
+    def __init__(self, whole: Exhaustive, text: int) -> None:
+        self._whole, self._text = whole, text
+        self.flip, self.noise = whole.flip, whole.noise
+
+    def pick(self, p_V: Tensor, slot: int | None = None) -> int:
+        """See `Exhaustive.pick`."""
+        return self._whole.pick(p_V, None if slot is None else slot + (self._text << 32))
+
+    def part(self, text: int) -> Chance:
+        """Texts have no parts."""
+        raise AssertionError(f"text {self._text} was asked for its part {text}")
 
 
 class Ask:
@@ -136,12 +166,31 @@ class Ask:
         self.left = budget
         self.chance = chance
         self.stop = frozenset(stop)
-        self.ended = False
+        self._ended = False
+        self._parts: list[Ask] = []
 
     @property
     def open(self) -> bool:
-        """Whether there is anything left to write."""
-        return self.left > 0 and not self.ended
+        """Whether there is anything left to write, in any part."""
+        return any(part.open for part in self._parts) if self._parts else self.left > 0 and not self.ended
+
+    @property
+    def ended(self) -> bool:
+        """Whether an end token came; of a split ask, whether one came in every part."""
+        return all(part.ended for part in self._parts) if self._parts else self._ended
+
+    def split(self, count: int) -> list[Ask]:
+        """One ask for each of `count` texts: an equal share of the budget, the same stop tokens, a chance of its own.
+
+        From then on they are taken from in the place of this one. Raises UserError where a share would be empty.
+        """
+        share = self.left // count
+        if not share:
+            raise UserError(
+                f"{count} texts share the budget, but it is {self.left}; ask for {count} new tokens or more."
+            )
+        self._parts = [Ask(share, self.chance.part(i), self.stop) for i in range(count)]
+        return self._parts
 
     def take(self, tokens: Sequence[int]) -> list[int]:
         """The tokens that may be committed: cut at the budget and behind the first end token."""
@@ -149,7 +198,7 @@ class Ask:
         for i, token in enumerate(kept):
             if token in self.stop:
                 kept = kept[: i + 1]
-                self.ended = True
+                self._ended = True
                 break
         self.left -= len(kept)
         return kept

@@ -55,7 +55,7 @@ class Run(Iterator[Step]):
             _check_models(strategy, models)
             target = models["target"]
             prompt = target.codec.encode(request.prompt)
-            _check_room(len(prompt.tokens), request.budget, models)
+            _check_room(max(map(len, prompt.texts)), request.budget // len(prompt.texts), models)
             self._meters = {role: Meter(catalog.sync) for role in models}
             sessions = {
                 role: model.open(strategy.roles[role], prompt, request.sampling, self._meters[role], request.budget)

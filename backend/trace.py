@@ -188,7 +188,7 @@ def summarise(traces: Sequence[Trace]) -> Summary:
         for role, part in step.spent.items():
             spent[role] = spent.get(role, 0.0) + part
     kept, rejected, unread = (fates[f] for f in DRAFTED)
-    new_slots = sum(len(trace.written()) for trace in traces)
+    new_slots = sum(map(_num_written, traces))
     target, seconds = calls["target"], sum(step.seconds for step in steps)
     return Summary(
         new_slots=new_slots,
@@ -218,7 +218,7 @@ def modelled_seconds(trace: Trace, cost: Callable[[int], float], draft_cost: flo
 
 def speedup_modelled(trace: Trace, cost: Callable[[int], float], draft_ratio: float) -> float:
     """new slots x cost(1) / modelled seconds, where a draft call costs `draft_ratio` of a one-row target call."""
-    slots = len(trace.written())
+    slots = _num_written(trace)
     return _ratio(slots * cost(1), modelled_seconds(trace, cost, draft_ratio * cost(1)))
 
 
@@ -263,6 +263,11 @@ def _whole(x: Any) -> int:
     if type(x) is not int or not 0 <= x < LARGEST:
         raise ValueError(f"{x!r} is no whole number from 0 to {LARGEST - 1}")
     return x
+
+
+def _num_written(trace: Trace) -> int:
+    """New tokens; slots that are open, such as those behind the end of one of several texts, hold none."""
+    return sum(token >= 0 for token in trace.written())
 
 
 def _ratio(a: float, b: float) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from backend.chance import KEPT_NOISES, Ask, Chance, Exhaustive, Seeded
+from backend.errors import UserError
 from tests.exact import law
 
 P = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
@@ -223,3 +224,48 @@ def test_an_end_token_beyond_the_budget_does_not_count() -> None:
     ask = Ask(1, Seeded(0), {7})
     assert ask.take([1, 7]) == [1]
     assert not ask.ended
+
+
+def test_a_split_ask_is_as_open_as_its_parts() -> None:
+    """Equal shares, the rest is left over; it ended early only if all parts did."""
+    ask = Ask(7, Seeded(0), {7})
+    first, second = ask.split(2)
+    assert (first.left, second.left, ask.open) == (3, 3, True)
+    assert first.take([1, 7]) == [1, 7]
+    assert (first.open, ask.open, ask.ended) == (False, True, False)
+    assert second.take([1, 2, 7, 4]) == [1, 2, 7]
+    assert (ask.open, ask.ended) == (False, True)
+
+
+def test_a_split_ask_whose_budget_is_used_up_did_not_end_early() -> None:
+    ask = Ask(4, Seeded(0), {7})
+    first, second = ask.split(2)
+    first.take([7])
+    second.take([1, 2])
+    assert (ask.open, ask.ended) == (False, False)
+
+
+def test_a_share_holds_a_token() -> None:
+    with pytest.raises(UserError, match="3 texts share the budget, but it is 2; ask for 3 new tokens"):
+        Ask(2, Seeded(0)).split(3)
+
+
+def test_the_chance_of_a_text_is_that_of_a_seed_of_its_own() -> None:
+    """Text 0 has the seed itself; the largest seed is followed by the first."""
+    picks = [[Seeded(seed).pick(P, slot) for slot in range(50)] for seed in (5, 6, 0)]
+    assert [[Seeded(5).part(i).pick(P, slot) for slot in range(50)] for i in (0, 1)] == picks[:2]
+    assert [Seeded((1 << 32) - 1).part(1).pick(P, slot) for slot in range(50)] == picks[2]
+    assert picks[0] != picks[1]
+
+
+def test_enumerated_texts_are_independent_at_the_same_slot() -> None:
+    """Two picks at one slot agree within a text, and are independent across texts."""
+
+    def game(chance: Chance) -> tuple[int, ...]:
+        texts = [chance.part(0), chance.part(1)]
+        return tuple(part.pick(P, 3) for part in (*texts, *texts))
+
+    found = law(game)
+    assert all(a == c and b == d for a, b, c, d in found)
+    assert all(weight == pytest.approx(float(P[a] * P[b])) for (a, b, _, _), weight in found.items())
+    assert len(found) == 16

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from backend.errors import UserError
 from backend.protocols import Prompt
 
+MAX_TEXTS = 64
 BYTE_ALPHABET = sorted({*range(33, 127), *range(161, 173), *range(174, 256)})
 
 
@@ -78,9 +79,12 @@ class TextCodec:
     def encode(self, raw: Any) -> Prompt:
         """Tokens of a string (a chat question if the model chats) or of {"text": ..., "chat": bool, "system": ...}.
 
+        {"texts": [...], ...} are several prompts, to be continued each for itself; see `Prompt.texts`.
         Raises UserError for an empty prompt or one that is not text.
         """
         options = {"text": raw} if isinstance(raw, str) else raw
+        if isinstance(options, dict) and "texts" in options:
+            return self._encode_several(options)
         if not isinstance(options, dict) or not isinstance(options.get("text"), str):
             raise UserError("A text prompt must be a string, or a mapping with a string under 'text'.")
         if not options["text"].strip():
@@ -99,6 +103,15 @@ class TextCodec:
                 ) from error
             return Prompt(tuple(self.tokenizer.encode(text, add_special_tokens=False).ids))
         return Prompt(tuple(self.tokenizer.encode(text).ids))
+
+    def _encode_several(self, options: dict[str, Any]) -> Prompt:
+        texts = options["texts"]
+        if not isinstance(texts, list) or not 1 <= len(texts) <= MAX_TEXTS:
+            given = len(texts) if isinstance(texts, list) else repr(texts)
+            raise UserError(f"'texts' must be a list of 1 to {MAX_TEXTS} prompts, but {given} was given.")
+        shared = {name: value for name, value in options.items() if name != "texts"}
+        parts = tuple(self.encode({**shared, "text": text}).tokens for text in texts)
+        return Prompt(tuple(token for part in parts for token in part), {"texts": parts})
 
     def decode(self, canvas: Sequence[int]) -> str:
         """The text of the tokens, special ones left out."""
