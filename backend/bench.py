@@ -15,16 +15,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+from backend.bench_report import counts_table, show, table
 from backend.catalog import ASSETS, DRAFT, DTYPES, LOCAL, Catalog
 from backend.chance import Ask, Seeded
 from backend.costs import cost_curve, interpolated
-from backend.documents import is_current, marks, write
 from backend.errors import UserError
 from backend.meter import Meter
 from backend.protocols import CausalSession
@@ -36,7 +36,6 @@ from backend.types import Request, Sampling
 PROMPTS = ASSETS / "prompts.jsonl"
 BASELINE = "autoregressive"
 BARE = "bare loop"
-TABLE = marks("bench", "python -m backend.bench --report assets/bench/text.json --write README.md")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Lane(Protocol):
 
 @dataclass
 class OurLane:
-    """A strategy of this project."""
+    """A strategy of this project; its name may set knobs, as in `spectr:drafts=8:gamma=4`."""
 
     name: str
     catalog: Catalog
@@ -87,7 +86,6 @@ class OurLane:
     sampling: Sampling
     budget: int
     draft: str | None = None
-    knobs: Mapping[str, Any] = field(default_factory=dict)
     peer: str | None = None
 
     @property
@@ -97,9 +95,10 @@ class OurLane:
     def run(self, prompt: Prompted, seed: int) -> Timed:
         """Decode the prompt."""
         models = {"target": self.model}
-        if self.draft and "draft" in find(self.name).roles:
+        strategy_id, knobs = read_lane(self.name)
+        if self.draft and "draft" in find(strategy_id).roles:
             models["draft"] = self.draft
-        request = Request(self.name, prompt.text, models, self.knobs, self.sampling, self.budget, seed)
+        request = Request(strategy_id, prompt.text, models, knobs, self.sampling, self.budget, seed)
         start = time.perf_counter()
         with decode(request, self.catalog) as run:
             for _ in run:
@@ -137,6 +136,26 @@ class BareLane:
             session.commit(ask.take([ask.chance.pick(session.score().p_NV[0], slot)]))
         wall = time.perf_counter() - start
         return Timed(tuple(session.tokens[len(encoded.tokens) :]), wall, wall, calls=meter.seconds)
+
+
+def read_lane(name: str) -> tuple[str, dict[str, Any]]:
+    """Strategy and knobs that a lane's name sets. Raises UserError for a knob that is unknown or no value of its kind.
+
+    >>> read_lane("spectr:drafts=8")
+    ('spectr', {'drafts': 8})
+    """
+    strategy_id, *set_knobs = name.split(":")
+    options, knobs = find(strategy_id).knobs, dict[str, Any]()
+    for knob, _, text in (part.partition("=") for part in set_knobs):
+        if knob not in options:
+            raise UserError(f"{strategy_id} has no knob {knob!r}; its knobs are: {', '.join(options) or 'none'}.")
+        try:
+            kind = options[knob].kind
+            knobs[knob] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{knob} of {strategy_id} cannot be {text!r}.") from error
+    find(strategy_id).settle(knobs)
+    return strategy_id, knobs
 
 
 def read_prompts(source: str, kinds: Sequence[str] = ()) -> list[Prompted]:
@@ -206,13 +225,47 @@ def row(
         plain = summarise([t.trace for t in base[0] if t.trace is not None])
         out |= {k: v for k, v in total.to_json().items() if k not in out}
         out |= {
-            "guarantee": find(lane.name).promises(ours[0].request.knobs).value,
+            "guarantee": find(ours[0].request.strategy).promises(ours[0].request.knobs).value,
             "speedup_calls": total.speedup_calls(plain),
             "speedup_modelled": statistics.fmean(modelled(t) for t in ours) if modelled else None,
             "overhead": _overhead(timed),
             "outside_model_calls": 1.0 - sum(total.spent.values()) / total.seconds,
         }
     return out
+
+
+def count(
+    lanes: Sequence[OurLane], prompts: Sequence[Prompted], repeats: int, tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Rows of counts alone, which hold whatever else the machine does; every repeat has seeds of its own.
+
+    standard_error: of the mean acceptance length, from how much the calls differ. rows_per_call: rows of the target,
+    without those of the prompt.
+    """
+    traces: dict[str, list[Trace]] = {lane.name: [] for lane in lanes}
+    for seed in range(repeats * len(prompts)):
+        for lane in lanes:
+            tell(f"run {seed + 1} of {repeats * len(prompts)}: {lane.name}")
+            trace = lane.run(prompts[seed % len(prompts)], seed).trace
+            assert trace is not None
+            traces[lane.name].append(trace)
+    return [_counted(name, runs) for name, runs in traces.items()]
+
+
+def _counted(name: str, runs: Sequence[Trace]) -> dict[str, Any]:
+    total, steps = summarise(runs).to_json(), [step for run in runs for step in run.steps]
+    lengths = [sum(mark.fate.commits for mark in step.marks) for step in steps if step.calls["target"]]
+    behind = [step for step in steps if step.index > 0]  # the first step runs the prompt too
+    return {
+        "strategy": name,
+        **{k: v for k, v in total.items() if k not in ("seconds", "spent", "units_per_second")},
+        "standard_error": statistics.stdev(lengths) / len(lengths) ** 0.5 if len(lengths) > 1 else None,
+        "rows_per_call": sum(s.rows["target"] for s in behind) / sum(s.calls["target"] for s in behind),
+        "figures": {
+            figure: statistics.fmean(s.figures[figure] for s in steps if figure in s.figures)
+            for figure in sorted({figure for step in steps for figure in step.figures})
+        },
+    }
 
 
 def _rate(repeat: Sequence[Timed], wall: bool = False) -> float:
@@ -270,30 +323,6 @@ def peer_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    lines = [
-        "| strategy | tok/s (quartiles) | x time | x calls | x modelled | tok/call | draft accepted | same text |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        low, high = r["units_per_second_quartiles"]
-        name = f"{r['strategy']} ({r['dtype']})" if r["peer"] else f"`{r['strategy']}`"
-        rate = r.get("draft_acceptance_rate")
-        cells = [
-            name,
-            f"{r['units_per_second']:.1f} ({low:.1f}-{high:.1f})",
-            f"{r['speedup_time']:.2f}",
-            f"{r['speedup_calls']:.2f}" if "speedup_calls" in r else "",
-            f"{r['speedup_modelled']:.2f}" if r.get("speedup_modelled") else "",
-            f"{r['mean_acceptance_length']:.2f}" if "mean_acceptance_length" in r else "",
-            f"{rate:.0%}" if rate is not None else "",
-            f"{r['same_text']:.0%}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
     """Run the benchmark that the arguments describe; {"environment", "rows", ...}. Raises UserError."""
     if args.tab != "text":
@@ -304,9 +333,27 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
     prompts = read_prompts(args.prompts, args.kinds.split(",") if args.kinds else ())
     model = catalog.get(args.model)
     names = args.strategies.split(",") if args.strategies else [s.id for s in compatible(frozenset({CausalSession}))]
-    names = list(dict.fromkeys([BASELINE, *names]))
+    names = list(dict.fromkeys(names if args.counts else [BASELINE, *names]))
     sampling = Sampling(temperature=args.temperature)
-    lanes: list[Lane] = [OurLane(n, catalog, args.model, sampling, args.new_tokens, args.draft) for n in names]
+    ours = [OurLane(n, catalog, args.model, sampling, args.new_tokens, args.draft) for n in names]
+    for name in names:
+        read_lane(name)
+    environment = {
+        **catalog.environment(),
+        "date": date.today().isoformat(),
+        "model": args.model,
+        "draft": args.draft or DRAFT,
+        "prompts": len(prompts),
+        "prompt_set": "shipped" if args.prompts.isdigit() else Path(args.prompts).name,
+        "kinds": args.kinds,
+        "transformers": version("transformers"),
+        "new_tokens": args.new_tokens,
+        "temperature": args.temperature,
+        "repeats": args.repeats,
+    }
+    if args.counts:
+        return {"environment": environment, "rows": count(ours, prompts, args.repeats, tell), "over_peer": {}}
+    lanes: list[Lane] = [*ours]
     lanes.append(BareLane(catalog, args.model, sampling, args.new_tokens))
     if args.peer == "transformers":
         from backend.peers import transformers_lanes
@@ -321,19 +368,7 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
             continue
         modelled = _modelled(catalog, lane, target, results[lane.name]) if isinstance(lane, OurLane) else None
         rows.append(row(lane, results[lane.name], results[BASELINE], prompts, modelled))
-    environment = {
-        **catalog.environment(),
-        "date": date.today().isoformat(),
-        "model": args.model,
-        "draft": args.draft or DRAFT,
-        "prompts": len(prompts),
-        "prompt_set": "shipped" if args.prompts.isdigit() else Path(args.prompts).name,
-        "transformers": version("transformers"),
-        "new_tokens": args.new_tokens,
-        "temperature": args.temperature,
-        "repeats": args.repeats,
-        "target_seconds_by_rows": target,
-    }
+    environment["target_seconds_by_rows"] = target
     share = run_overhead(results[BASELINE], results[BARE])
     return {"environment": environment, "rows": rows, "over_peer": peer_ratios(rows), "run_overhead": share}
 
@@ -348,48 +383,15 @@ def _modelled(
     return lambda trace: speedup_modelled(trace, interpolated(target), ratio)
 
 
-def report(result: Mapping[str, Any]) -> str:
-    """A result as Markdown: where it was measured, the table, and how it compares with the peer."""
-    e = result["environment"]
-    where = (
-        f"{e['model']} in {e['dtype']}, draft {e['draft']}, {e['prompts']} {e['prompt_set']} prompts, "
-        f"{e['new_tokens']} new tokens, temperature {e['temperature']:g}; "
-        f"{e['device']}: {e['cpu']}, {e['threads']} threads, torch {e['torch']}, transformers {e['transformers']}, "
-        f"Python {e['python']}, {e['date']}. Medians of {e['repeats']} alternating repeats."
-    )
-    peer = "\n".join(
-        f"- `{name}`: {ratio:.2f} x transformers' counterpart at its best precision and setting, in wall time"
-        for name, ratio in result["over_peer"].items()
-    )
-    share = (
-        f"Runner, marks, hover options and trace take {result['run_overhead']:.1%} of plain decoding, measured against "
-        "a bare loop in the same process."
-    )
-    return f"{where}\n\n{table(result['rows'])}\n\n{peer}\n\n{share}"
-
-
-def _report(source: Path | None, target: Path | None, check: Path | None) -> int:
-    if source is None or not source.is_file():
-        raise UserError(f"--report must name a result written by --json, but {source or 'nothing'} was given.")
-    text = report(json.loads(source.read_text(encoding="utf-8")))
-    if check:
-        current = is_current(check, TABLE, text)
-        print(f"{check} is up to date." if current else f"{check} is out of date: run with --write {check}")
-        return int(not current)
-    if target:
-        write(target, TABLE, text)
-    else:
-        print(text)
-    return 0
-
-
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m backend.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--tab", default="text", help="modality (text)")
     parser.add_argument("--model", default=LOCAL, help="model id of the target")
     parser.add_argument("--draft", default=None, help="model id of the draft (default: the catalog's)")
-    parser.add_argument("--strategies", default="", help="ids, comma-separated (default: all)")
+    parser.add_argument(
+        "--strategies", default="", help="ids, comma-separated (default: all), with knobs: spectr:drafts=8"
+    )
     parser.add_argument("--prompts", default="20", help="how many of the shipped prompts, or a JSONL file")
     parser.add_argument("--kinds", default="", help="only prompts of these kinds, comma-separated")
     parser.add_argument("--new-tokens", type=int, default=64)
@@ -398,6 +400,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="auto", choices=["auto", *DTYPES])
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
+    parser.add_argument("--counts", action="store_true", help="measure no times; every repeat has other seeds")
     parser.add_argument("--peer", choices=["transformers"], help="also time another library's counterparts")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write {environment, rows} here")
     parser.add_argument("--report", type=Path, metavar="FILE", help="measure nothing; print a result written by --json")
@@ -406,13 +409,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         if args.report or args.write or args.check:
-            return _report(args.report, args.write, args.check)
+            return show(args.report, args.write, args.check)
         result = bench(args, tell=lambda line: print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True))
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         return 2
     print(file=sys.stderr)
-    print(table(result["rows"]))
+    print((counts_table if args.counts else table)(result["rows"]))
     for name, ratio in result["over_peer"].items():
         print(f"{name}: {ratio:.2f} x transformers at its best precision and setting")
     if args.json:

@@ -26,7 +26,7 @@ import torch
 from backend.errors import UserError
 from backend.models.causal import CausalModel, SomeLayers, cpu_has_amx, pick_layers
 from backend.models.local import INSTALL, PACKAGE
-from backend.protocols import PROTOCOL_NAMES, CausalSession, Model, base
+from backend.protocols import PROTOCOL_NAMES, CausalSession, Model, TwoLevelSession, base
 
 Progress = Callable[[str, float], None]
 
@@ -37,6 +37,20 @@ YES = {"1", "TRUE", "YES", "ON"}
 LOCAL = "local/smollm2-135m"
 DRAFT = "house/smollm2-draft"
 STORE = "house/smollm2-datastore"
+HEADS = {  # draft heads on SmolLM2's hidden states, by the role they play
+    "heads": "house/smollm2-medusa",
+    "chained_heads": "house/smollm2-hydra",
+    "feature_draft": "house/smollm2-eagle",
+}
+SORTED = "house/smollm2-sorted"
+BLOCKS = "house/smollm2-blocks"
+JUDGE = "house/smollm2-judge"
+TALES = {  # our models of short stories, which share a tokenizer: title, what it is
+    "house/tales": ("Tales", "Our small model of short stories: it continues the beginning of one, and does not chat."),
+    "house/tales-block": ("Tales, block transformer", "Short stories in blocks of 4 tokens, by a model of two levels."),
+    "house/tales-twin": ("Tales, twin", "Short stories by a plain model of about the block transformer's loss."),
+    "house/tales-draft": ("Tales draft", "Draft model of our models of short stories."),
+}
 HUB = "hub/HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model where the package is missing, as on a Space
 HUB_ID = re.compile(r"hub/[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 TWIN = "skip"  # what self-speculation drafts with by default: a third of the layers left out
@@ -62,7 +76,7 @@ class Catalog:
 
     Args:
         device: "cpu", "cuda" or "auto" (cuda where there is one).
-        dtype: "float32", "bfloat16" or "auto" (float32 on a CPU, bfloat16 on a GPU). On a CPU the house draft has
+        dtype: "float32", "bfloat16" or "auto" (float32 on a CPU, bfloat16 on a GPU). On a CPU house drafts have
             weights of one byte, twice as quick, unless float32 is asked for by name.
         threads: CPU threads of a forward pass; None leaves torch's choice.
         budget_gb: memory for weights; when a new model has passed it, those loaded first are dropped.
@@ -126,6 +140,28 @@ class Catalog:
                 bool(store),
                 "" if store else "python -m backend.train.smollm2_datastore",
             ),
+            *(_tales_entry(model_id) for model_id in TALES),
+            *(_heads_entry(model_id) for model_id in HEADS.values()),
+            _house_draft(
+                SORTED,
+                "SmolLM2 sorted draft",
+                "nested",
+                "Our draft with an exit behind each layer: its first one, two or three layers are drafts.",
+            ),
+            _house_draft(
+                BLOCKS, "SmolLM2 block draft", "block", "Our draft with masks: it guesses a whole block in one call."
+            ),
+            Entry(
+                JUDGE,
+                "SmolLM2 judge",
+                "house",
+                "text",
+                "judge",
+                _card(JUDGE).get("num_params"),
+                "A linear head that reads off SmolLM2's hidden states whether a drafted token is right.",
+                bool(_card(JUDGE)),
+                "" if _card(JUDGE) else _builds(JUDGE),
+            ),
             Entry(
                 HUB,
                 "SmolLM2-135M-Instruct",
@@ -152,6 +188,8 @@ class Catalog:
 
     def default_target(self, protocol: type) -> str:
         """The model to use where none is named."""
+        if protocol is TwoLevelSession:
+            return "house/tales-block"
         if base(protocol) is CausalSession:
             return LOCAL if importlib.util.find_spec(PACKAGE) else HUB
         raise UserError(f"There is no {PROTOCOL_NAMES[protocol]} model yet; name one under the role 'target'.")
@@ -160,10 +198,22 @@ class Catalog:
         """The model that usually plays a role beside a target. Raises UserError if there is none."""
         if role == "twin":
             return f"{target.partition('@')[0]}@{TWIN}"
+        if target.partition("@")[0] in TALES:
+            if role == "draft":
+                return "house/tales-draft"
+            raise UserError(f"There is no {role.replace('_', ' ')} model for {target}; pick a model that has one.")
         if role == "draft":
             return DRAFT
         if role == "store":
             return STORE
+        if role == "judge":
+            return JUDGE
+        if role == "nested_draft":
+            return SORTED
+        if role == "block_draft":
+            return BLOCKS
+        if role in HEADS:
+            return HEADS[role]
         raise UserError(f"There is no default model for the role '{role}' beside {target}; name one.")
 
     def loaded(self, model_id: str) -> bool:
@@ -209,10 +259,16 @@ class Catalog:
             return self._load_twin(model_id, base, variant, progress)
         if model_id == LOCAL:
             return self._load_local(progress)
-        if model_id == DRAFT:
-            return self._load_draft()
+        if model_id in (DRAFT, SORTED, BLOCKS):
+            return self._load_draft(model_id)
+        if model_id in TALES:
+            return self._load_tales(model_id)
         if model_id == STORE:
             return self._load_store()
+        if model_id == JUDGE:
+            return self._load_judge()
+        if model_id in HEADS.values():
+            return self._load_heads(model_id, progress)
         if HUB_ID.fullmatch(model_id):
             from backend.models.hub.causal_lm import load_causal_lm
 
@@ -228,30 +284,65 @@ class Catalog:
         llama = load_llama(folder, DTYPES[self.dtype], self.device)
         return CausalModel(LOCAL, llama, TextCodec.from_folder(folder), llama.num_params)
 
-    def _load_draft(self) -> Model:
+    def _load_draft(self, model_id: str) -> Model:
         from backend.codecs.text import TextCodec
-        from backend.models.house.draft import load_draft
+        from backend.models.house.blocks import BlockDraft
+        from backend.models.house.draft import Draft, load_draft
+        from backend.models.house.nested import NestedDraft
 
-        path = ASSETS / f"{DRAFT}.safetensors"
+        path = ASSETS / f"{model_id}.safetensors"
         if not path.exists():
-            raise UserError(f"{DRAFT} is not in assets/house; build it with: python -m backend.train.smollm2_draft")
-        draft = load_draft(path, DTYPES[self.dtype], self.device, self._draft_in_bytes)
-        return CausalModel(DRAFT, draft, TextCodec.from_folder(CODEC), draft.num_params)
+            raise UserError(f"{model_id} is not in assets/house; build it with: {_builds(model_id)}")
+        kind = {DRAFT: Draft, SORTED: NestedDraft, BLOCKS: BlockDraft}[model_id]
+        draft = load_draft(path, DTYPES[self.dtype], self.device, self._draft_in_bytes, kind)
+        return CausalModel(model_id, draft, TextCodec.from_folder(CODEC), draft.num_params)
+
+    def _load_tales(self, model_id: str) -> Model:
+        from backend.codecs.text import TextCodec
+        from backend.models.house.own import load_own
+
+        path = ASSETS / f"{model_id}.safetensors"
+        if not path.exists():
+            raise UserError(f"{model_id} is not in assets/house; build it with: {_builds(model_id)}")
+        model = load_own(path, DTYPES[self.dtype], self.device, _card("house/tales-twin").get("config"))
+        return CausalModel(model_id, model, TextCodec.from_folder(ASSETS / "house" / "tales-codec"), model.num_params)
 
     def _load_store(self) -> Model:
         from backend.codecs.text import TextCodec
-        from backend.models.house.datastore import load_datastore
+        from backend.models.house.datastore import StoreModel, load_datastore
 
-        store = load_datastore(ASSETS / f"{STORE}.npz", self.device)
-        return CausalModel(STORE, store, TextCodec.from_folder(CODEC), store.num_params)
+        return StoreModel(STORE, load_datastore(ASSETS / f"{STORE}.npz", self.device), TextCodec.from_folder(CODEC))
+
+    def _load_judge(self) -> Model:
+        from backend.codecs.text import TextCodec
+        from backend.models.house.judge import load_judge
+
+        return load_judge(JUDGE, ASSETS / f"{JUDGE}.safetensors", TextCodec.from_folder(CODEC), self.device)
+
+    def _load_heads(self, model_id: str, progress: Progress) -> Model:
+        from backend.models.heads import HeadsModel
+        from backend.models.house.heads import Words, pack_heads, read_heads
+        from backend.models.house.llama import Llama
+
+        heads, ids_K, odds = read_heads(ASSETS / f"{model_id}.safetensors", self.device)
+        loaded = [base for base in (LOCAL, HUB) if base in self._loaded]
+        target = self.get(loaded[0] if loaded else self.default_target(CausalSession), progress)
+        assert isinstance(target, CausalModel)
+        assert isinstance(target.backbone, Llama)
+        weights = target.backbone.weights()
+        words = Words.of(weights.embed_VC, weights.embed_VC if weights.head_VC is None else weights.head_VC, ids_K)
+        packed = pack_heads(heads, words, DTYPES[self.dtype], self._draft_in_bytes)
+        return HeadsModel(model_id, packed, odds, target.codec, heads.num_params)
 
     def _load_twin(self, model_id: str, base: str, variant: str, progress: Progress) -> Model:
+        from backend.models.house.draft import Draft
         from backend.models.house.llama import Llama
 
         whole = self.get(base, progress)
-        if not isinstance(whole, CausalModel) or not isinstance(whole.backbone, Llama):
+        if not isinstance(whole, CausalModel) or not isinstance(whole.backbone, Llama | Draft):
             raise UserError(f"{base} cannot run only some of its layers; twins need a Llama-family model.")
-        layers = pick_layers(variant, whole.backbone.config.num_layers, base)
+        llama = whole.backbone.model if isinstance(whole.backbone, Draft) else whole.backbone
+        layers = pick_layers(variant, llama.config.num_layers, base)
         return CausalModel(model_id, SomeLayers(whole.backbone, layers), whole.codec, whole.num_params)
 
     def _evict(self, keep: str) -> None:
@@ -290,6 +381,39 @@ def default_catalog() -> Catalog:
     global _default
     _default = _default or Catalog()
     return _default
+
+
+def _house_draft(model_id: str, title: str, protocol: str, about: str) -> Entry:
+    card = _card(model_id)
+    why = "" if card else _builds(model_id)
+    return Entry(model_id, title, "house", "text", protocol, card.get("num_params"), about, bool(card), why)
+
+
+def _builds(model_id: str) -> str:
+    """The command that builds a house model."""
+    if model_id in TALES:
+        return f"python -m backend.train.tales --model {model_id.rpartition('-')[2].removeprefix('house/')}"
+    return f"python -m backend.train.{model_id.removeprefix('house/').replace('-', '_')}"
+
+
+def _tales_entry(model_id: str) -> Entry:
+    """A model of short stories as menus offer it."""
+    (title, about), card = TALES[model_id], _card(model_id)
+    why = "" if card else _builds(model_id)
+    return Entry(model_id, title, "house", "text", "causal", card.get("num_params"), about, bool(card), why)
+
+
+def _heads_entry(model_id: str) -> Entry:
+    """Draft heads as menus offer them."""
+    kind, card = model_id.rpartition("-")[2], _card(model_id)
+    about = {
+        "medusa": "Four heads on SmolLM2's hidden states, one for each of the places behind the next token.",
+        "hydra": "Four heads that also read what was drafted before their place, behind a layer over the text.",
+        "eagle": "One layer that continues SmolLM2's hidden states, trained on its own predictions.",
+    }
+    why = "" if card else f"python -m backend.train.smollm2_heads --kind {kind}"
+    title = f"SmolLM2 {kind} heads" if kind != "eagle" else "SmolLM2 eagle layer"
+    return Entry(model_id, title, "house", "text", "heads", card.get("num_params"), about[kind], bool(card), why)
 
 
 def _card(model_id: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,15 @@ from backend.bench import (
     OurLane,
     Prompted,
     Timed,
+    count,
     measure,
     peer_ratios,
+    read_lane,
     read_prompts,
-    report,
     row,
     run_overhead,
-    table,
 )
+from backend.bench_report import counts_table, report, table
 from backend.costs import interpolated
 from backend.errors import UserError
 from backend.types import Sampling
@@ -121,6 +123,40 @@ def test_strategy_rows_carry_the_measures_under_their_names() -> None:
     json.dumps(made)
     assert made["speedup_calls"] > 1.0
     assert 0 <= made["overhead"] < 1
+
+
+def test_lanes_set_knobs_in_their_names() -> None:
+    assert read_lane("speculative") == ("speculative", {})
+    assert read_lane("spectr:drafts=8:level=token") == ("spectr", {"drafts": 8, "level": "token"})
+    assert read_lane("retrieval:floor=0.5") == ("retrieval", {"floor": 0.5})
+    for wrong, sentence in (
+        ("spectr:k=8", "spectr has no knob 'k'; its knobs are: drafts, gamma, level"),
+        ("spectr:drafts=many", "drafts of spectr cannot be 'many'"),
+        ("spectr:drafts=99", "drafts"),
+        ("nothing:drafts=1", "no strategy 'nothing'"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            read_lane(wrong)
+
+
+def test_counts_are_of_every_repeat_and_hold_no_times() -> None:
+    """Two repeats of one prompt are other texts; lengths a call, their standard error, rows without the prompt's."""
+    catalog = ToyCatalog(causal_pair(size=5, zeros=0.0), {"draft": "toy/draft"})
+    catalog.dtype = "float64"  # type: ignore[attr-defined]
+    names = ("autoregressive", "spectr:drafts=2:gamma=1")
+    lanes = [OurLane(name, catalog, "toy/target", Sampling(temperature=1.0), 8) for name in names]  # type: ignore[arg-type]
+    runs = []
+    lanes[1].run, run = lambda prompt, seed: runs.append(run(prompt, seed)) or runs[-1], lanes[1].run  # type: ignore[method-assign, assignment, func-returns-value]
+    plain, spectr = count(lanes, [Prompted("0 1 2 3", "chat")], repeats=3, tell=lambda line: None)
+    assert len({timed.tokens for timed in runs}) > 1
+    assert (plain["mean_acceptance_length"], plain["standard_error"], plain["rows_per_call"]) == (1.0, 0.0, 1.0)
+    lengths = [sum(m.fate.commits for m in step.marks) for timed in runs for step in timed.trace.steps]
+    assert spectr["mean_acceptance_length"] == pytest.approx(24 / len(lengths))
+    assert spectr["standard_error"] == pytest.approx(statistics.stdev(lengths) / len(lengths) ** 0.5)
+    assert 1 < spectr["rows_per_call"] <= 4
+    assert spectr["figures"]["single"] <= spectr["figures"]["rule"] <= spectr["figures"]["optimum"]
+    assert not {"seconds", "spent", "units_per_second"} & set(spectr)
+    assert counts_table([plain, spectr]).splitlines()[-1].startswith("| `spectr:drafts=2:gamma=1` | ")
 
 
 def test_overhead_is_what_a_run_adds_to_a_bare_loop() -> None:

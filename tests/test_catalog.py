@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from backend import catalog as module
-from backend.catalog import DRAFT, HUB, LOCAL, Catalog
+from backend.catalog import DRAFT, HUB, JUDGE, LOCAL, Catalog
 from backend.codecs.text import TextCodec
 from backend.errors import UserError
 from backend.models.hub.causal_lm import load_folder
@@ -48,8 +48,9 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = Catalog(device="cpu")
     assert catalog.default("draft", LOCAL) == DRAFT
     assert catalog.default("twin", f"{LOCAL}@exit3") == f"{LOCAL}@skip"
-    with pytest.raises(UserError, match="no default model for the role 'judge'"):
-        catalog.default("judge", LOCAL)
+    assert catalog.default("judge", LOCAL) == JUDGE
+    with pytest.raises(UserError, match="no default model for the role 'pilot'"):
+        catalog.default("pilot", LOCAL)
     with pytest.raises(UserError, match="no masked model yet"):
         catalog.default_target(MaskedSession)
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]

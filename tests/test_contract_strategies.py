@@ -22,16 +22,20 @@ from backend.chance import Ask, Chance, Seeded
 from backend.meter import Meter
 from backend.protocols import (
     PROTOCOL_NAMES,
+    BlockSession,
     CausalSession,
     ContinuousSession,
     DenoiserSession,
+    FleetSession,
     ForecastSession,
     HeadsSession,
     JudgeSession,
     MaskedSession,
     MixingSession,
+    NestedSession,
     ScaleSession,
     SkippingSession,
+    TwoLevelSession,
     base,
 )
 from backend.registry import Option, Strategy, strategies
@@ -40,11 +44,15 @@ from backend.trace import Trace
 from backend.types import Fate, Guarantee, Mark, Request, Sampling, Step
 from tests.exact import TooManyGamesError, ancestral, greedy, law, total_variation
 from tests.toys import Toy, ToyCatalog, ToyCausal, ToyMasked, ToyScale, canvases, causal_pair
+from tests.toys_block import ToyBlock
 from tests.toys_continuous import ToyContinuous, ToyDenoiser, ToyForecaster
+from tests.toys_fleet import ToyFleet
 from tests.toys_heads import ToyHeads
 from tests.toys_judge import ToyJudge
 from tests.toys_mixing import ToyMixing
+from tests.toys_nested import ToyNested
 from tests.toys_skipping import ToySkipping
+from tests.toys_two_level import ToyTwoLevel
 
 GOLDEN = Path(__file__).with_name("golden.json")
 MAX_GAMES = 6_000
@@ -59,7 +67,12 @@ ALL = list(strategies().values())
 CAUSAL = [s for s in ALL if s.base is CausalSession]
 DISCRETE = (CausalSession, MaskedSession, ScaleSession)
 PROMPTS = {CausalSession: "0 1 0 1", ForecastSession: "2 1 3 2"}  # by base; the others start from nothing
-EXTENDED: dict[type, type[ToyCausal]] = {SkippingSession: ToySkipping, MixingSession: ToyMixing}  # targets that can more
+EXTENDED: dict[type, type[ToyCausal]] = {  # targets that can more, or other things
+    SkippingSession: ToySkipping,
+    MixingSession: ToyMixing,
+    FleetSession: ToyFleet,
+    TwoLevelSession: ToyTwoLevel,
+}
 
 
 # ------------------------------------------------------------------------------------------------------------ stages
@@ -83,6 +96,8 @@ def toy_models(strategy: Strategy, variant: str) -> dict[str, Toy]:
             out[role] = {
                 HeadsSession: lambda name, i: ToyHeads(name, target, seed=100 + i),
                 JudgeSession: lambda name, i: ToyJudge(name, target),
+                NestedSession: lambda name, i: ToyNested(name, target, seed=100 + i),
+                BlockSession: lambda name, i: ToyBlock(name, target, seed=100 + i),
                 MaskedSession: lambda name, i: ToyMasked(name, seed=3 + i),
                 ScaleSession: lambda name, i: ToyScale(name, seed=5 + i),
                 ContinuousSession: lambda name, i: ToyContinuous(name, pull=0.7 - 0.1 * i),

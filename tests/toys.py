@@ -211,7 +211,7 @@ class ToyCausalSession(Counting):
         self.scored.append(tuple(draft))
         p_NV = torch.stack([self._model.row(path, self._sampling) for path in paths])
         hidden_NV = torch.stack([self._model.law(path) for path in paths])
-        return Scores(p_NV, hidden_NC=hidden_NV, passed_MC=self._passed_MV)
+        return Scores(p_NV, hidden_NV.log(), hidden_NV, self._passed_MV)
 
     def commit(self, tokens: Sequence[int]) -> None:
         """See `CausalSession.commit`."""
@@ -368,9 +368,11 @@ class ToyCatalog:
         return {"device": "table", "dtype": "float64"}
 
 
-def causal_pair(size: int = 3, seed: int = 1, **options: Any) -> tuple[ToyCausal, ToyCausal]:
-    """A target and a draft that imitates it; options go to both."""
-    target = ToyCausal("toy/target", seed=seed, size=size, **options)
+def causal_pair(
+    size: int = 3, seed: int = 1, kind: type[ToyCausal] = ToyCausal, **options: Any
+) -> tuple[ToyCausal, ToyCausal]:
+    """A target, of that kind, and a draft that imitates it; options go to both."""
+    target = kind("toy/target", seed=seed, size=size, **options)
     return target, ToyCausal("toy/draft", seed=seed + 1_000, size=size, like=target, **options)
 
 

@@ -6,6 +6,10 @@ passages to summarise or edit are earlier answers of the model itself, or senten
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
+from pathlib import Path
 from random import Random
 
 KINDS = ("chat", "summarise", "edit", "code", "list", "story")
@@ -222,3 +226,26 @@ def instruction(rng: Random, kind: str, passages: list[str]) -> str:
         passage = rng.choice(passages) if passages and rng.random() < 0.85 else assembled_passage(rng)
         return _fill(rng, _pick(rng, SUMMARISE if kind == "summarise" else EDIT), passage)
     return _fill(rng, _pick(rng, {"chat": QUESTIONS, "code": CODE, "list": LISTS, "story": STORIES}[kind]))
+
+
+def more_prompts(count: int, seed: int = 80) -> list[dict[str, str]]:
+    """Prompts of all kinds in turn, as lines of a prompt file; the same for the same numbers."""
+    rng = Random(seed)
+    kinds = [KINDS[i % len(KINDS)] for i in range(count)]
+    return [{"kind": kind, "prompt": instruction(rng, kind, [])} for kind in kinds]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m backend.train.smollm2_prompts", description="Write prompts.")
+    parser.add_argument("out", type=Path, help="JSONL file, such as assets/prompts-more.jsonl")
+    parser.add_argument("--count", type=int, default=80)
+    parser.add_argument("--seed", type=int, default=80)
+    args = parser.parse_args(argv)
+    lines = [json.dumps(line, ensure_ascii=False) for line in more_prompts(args.count, args.seed)]
+    args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

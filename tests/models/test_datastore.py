@@ -17,10 +17,17 @@ from backend.chance import Ask, Seeded
 from backend.codecs.text import TextCodec
 from backend.errors import UserError
 from backend.meter import Meter
-from backend.models.causal import CausalModel
-from backend.models.house.datastore import LONGEST, Datastore, load_datastore, save_datastore, suffix_order
-from backend.models.session import TrieSession
+from backend.models.house.datastore import (
+    LONGEST,
+    Datastore,
+    StoreModel,
+    StoreSession,
+    load_datastore,
+    save_datastore,
+    suffix_order,
+)
 from backend.protocols import CausalSession, Prompt
+from backend.sampling import distribution
 from backend.strategies.causal.retrieval import retrieval
 from backend.train.smollm2_corpus import Corpus
 from backend.train.smollm2_datastore import answers, fill
@@ -36,13 +43,15 @@ def store_of(ids: list[int]) -> Datastore:
     return Datastore(ids_P, suffix_order(ids_P), VOCAB)
 
 
-def model_of(ids: list[int], model_id: str = "tiny/store") -> CausalModel:
+def model_of(ids: list[int], model_id: str = "tiny/store") -> StoreModel:
     codec = TextCodec(Tokenizer(models.WordLevel({str(i): i for i in range(VOCAB)}, unk_token="0")))
     store = store_of(ids)
-    return CausalModel(model_id, store, codec, store.num_params)
+    return StoreModel(model_id, store, codec)
 
 
-def open_store(ids: list[int], prompt: list[int], sampling: Sampling = WARM, meter: Meter | None = None) -> TrieSession:
+def open_store(
+    ids: list[int], prompt: list[int], sampling: Sampling = WARM, meter: Meter | None = None
+) -> StoreSession:
     return model_of(ids).open(CausalSession, Prompt(tuple(prompt)), sampling, meter or Meter(), room=32)
 
 
@@ -78,7 +87,7 @@ def test_law_is_what_followed_the_longest_ending(seed: int) -> None:
 
 
 def test_rows_of_chains_and_trees_equal_one_by_one() -> None:
-    """The session that serves neural models serves the store: same rows, commits from the middle of a tree."""
+    """The same rows in one call, and commits from the middle of a tree."""
     ids = random_ids(7, 400)
     session = open_store(ids, [1, 2])
     tokens, parents = [3, 4, 0, 1, 2, 2], [-1, -1, 0, 2, 1, 0]
@@ -98,10 +107,31 @@ def test_calls_and_filters_are_those_of_any_model() -> None:
     session = open_store([1, 2, 1, 2, 1, 3], [0, 1], Sampling(temperature=0.0), meter)
     scores = session.score([2])
     assert scores.p_NV[0].tolist() == [0, 0, 1, 0, 0, 0]
-    assert scores.options(0, 3)[:2] == ((2, pytest.approx(2 / 3)), (3, pytest.approx(1 / 3)))  # before temperature
-    assert (meter.calls, meter.rows) == (1, 3)
+    assert scores.options(0, 3) == ((2, pytest.approx(2 / 3)), (3, pytest.approx(1 / 3)))  # before temperature
+    assert (meter.calls, meter.rows) == (1, 2), "a row is an ending looked up"
     session.score([2])
-    assert meter.calls == 1
+    session.commit([2])
+    session.score()
+    assert meter.calls == 1, "nothing is looked up twice"
+
+
+def test_rows_that_are_read_are_those_of_any_session() -> None:
+    """Filters and the penalty for what the text and the drafted path hold, against the same logits in a table."""
+    sampling = Sampling(temperature=0.7, top_p=0.9, repetition_penalty=1.5)
+    ids = random_ids(3, 300)
+    scores = open_store(ids, [1, 2], sampling).score([3, 4, 0], [-1, 0, -1])
+    paths = [[1, 2], [1, 2, 3], [1, 2, 3, 4], [1, 2, 0]]
+    assert torch.equal(scores.p_NV, distribution(scores.raw_NV, sampling, paths))
+    for row, path in enumerate(paths):
+        wanted = counted(ids, path)
+        assert dict(scores.options(row, VOCAB)) == pytest.approx(wanted, abs=1e-6)
+        assert scores.raw_NV[row].softmax(0).tolist() == pytest.approx([wanted.get(t, 0.0) for t in range(VOCAB)])
+
+
+def test_unknown_tokens_are_refused() -> None:
+    for prompt in ([], [VOCAB]):
+        with pytest.raises(UserError, match="tiny/store knows tokens 0 to 5"):
+            open_store([1, 2], prompt)
 
 
 def test_a_file_round_trip_and_a_missing_file(tmp_path: Path) -> None:

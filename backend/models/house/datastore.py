@@ -2,54 +2,49 @@
 
 The longest ending of at most 16 tokens that the store holds decides, down to none at all, where every token of the
 store counts. A suffix array (all places of the store in the order of the text behind them) makes each search a
-bisection. It stands behind the same session as neural models do: its "cache" is the tokens themselves.
-Letters: P places of the store, N rows, V the target's vocabulary, S slots of the cache.
+bisection. What followed is a few tokens of 50,000, so that a law is kept as their counts, and its row of V numbers is
+made only where somebody reads it.
+Letters: P places of the store, N rows, V the target's vocabulary, K different tokens that followed.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from backend.errors import UserError
+from backend.meter import Meter
+from backend.protocols import CausalSession, Prompt, Scores
+from backend.sampling import distribution
+from backend.types import Sampling
+
+if TYPE_CHECKING:
+    from backend.codecs.text import TextCodec
 
 LONGEST = 16  # tokens of an ending that are searched
 
 
-class Tokens:
-    """The tokens of one sequence by slot: what this model keeps where others keep keys and values."""
+class Followers(NamedTuple):
+    """The tokens that followed an ending, each once, and how often they did."""
 
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-
-    @property
-    def length(self) -> int:
-        """Slots in use."""
-        return len(self.ids)
-
-    def truncate(self, length: int) -> None:
-        """Forget the slots behind `length`."""
-        del self.ids[length:]
-
-    def keep(self, slots: Sequence[int]) -> None:
-        """Make the tokens of these slots (ascending) slots 0, 1, ... and forget the others."""
-        self.ids = [self.ids[slot] for slot in slots]
+    tokens_K: np.ndarray
+    counts_K: np.ndarray
 
 
 class Datastore:
-    """A `Backbone` whose weights are texts.
+    """Texts, and where each of their parts stands.
 
     Args:
         ids_P: the texts, one behind the other. order_P: their suffix array, see `suffix_order`.
         vocab_size: V. device: where laws are put; searching is done on the CPU.
     """
-
-    context = 1 << 20  # no text is too long to look at its ending
 
     def __init__(
         self, ids_P: np.ndarray, order_P: np.ndarray, vocab_size: int, device: torch.device | str = "cpu"
@@ -58,56 +53,126 @@ class Datastore:
         self.vocab_size = vocab_size
         self.num_params = len(ids_P)
         self.device = torch.device(device)
+        self._order = np.ascontiguousarray(order_P).data
+        self._bytes = ids_P.astype(">u2").tobytes()  # two bytes a token, the high one first: they sort as tokens do
 
-    def open_cache(self, capacity: int) -> Tokens:
-        """An empty cache; it grows as it needs."""
-        return Tokens()
-
-    def forward_rows(
-        self,
-        ids_N: Tensor,
-        positions_N: Tensor,
-        cache: Tokens,
-        visible_NS: Tensor | None = None,
-        last: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """See `Backbone.forward_rows`. Logits are log counts, -inf for what never followed; there is nothing hidden."""
-        start = cache.length
-        cache.ids += ids_N.tolist()
-        rows = range(len(ids_N))[len(ids_N) - last :] if last is not None else range(len(ids_N))
-        laws = []
-        for row in rows:
-            if visible_NS is None:
-                ending = cache.ids[max(0, start + row + 1 - LONGEST) : start + row + 1]
-            else:
-                ending = [cache.ids[slot] for slot in visible_NS[row].nonzero()[-LONGEST:, 0].tolist()]
-            counts_V = torch.bincount(self.followers(ending), minlength=self.vocab_size)
-            seen_K = counts_V.nonzero()[:, 0]
-            never_V = torch.full([self.vocab_size], -torch.inf)
-            laws.append(never_V.index_copy_(0, seen_K, counts_V[seen_K].float().log()))
-        raw_NV = torch.stack(laws).to(self.device)
-        return raw_NV, raw_NV.new_empty(len(ids_N), 0)
-
-    def followers(self, ending: Sequence[int]) -> Tensor:
-        """The tokens that follow the longest part of `ending` that the store holds, one for each place."""
+    def followers(self, ending: Sequence[int]) -> Followers:
+        """What follows the longest part of `ending` that the store holds, at all places where it stands."""
         lengths = range(1, len(ending) + 1)
         longest = bisect_left(lengths, True, key=lambda m: not self.find(ending[-m:]))  # a part of a find is a find
         places = self.find(ending[-longest:] if longest else ())
         next_M = self.ids_P[self.order_P[places.start : places.stop] + longest]
-        return torch.from_numpy(next_M.astype(np.int64))
+        if len(next_M) < self.vocab_size // 8:
+            return Followers(*np.unique(next_M, return_counts=True))
+        counts_V = np.bincount(next_M, minlength=self.vocab_size)
+        tokens_K = counts_V.nonzero()[0]
+        return Followers(tokens_K, counts_V[tokens_K])
 
     def find(self, run: Sequence[int]) -> range:
         """Ranks in the suffix array of the places where `run` stands with a token behind it."""
-        wanted, m = list(run), len(run)
+        wanted = np.array(run, ">u2").tobytes()
 
-        def read(place: np.integer) -> list[int]:
-            return list(self.ids_P[place : place + m].tolist())
+        def read(place: int) -> bytes:
+            return self._bytes[2 * place : 2 * place + len(wanted)]
 
-        low = bisect_left(self.order_P, wanted, key=read)
-        high = bisect_right(self.order_P, wanted, lo=low, key=read)
-        if low < high and self.order_P[low] + m == len(self.ids_P):  # nothing follows; such a place sorts first
+        low = bisect_left(self._order, wanted, key=read)
+        high = bisect_right(self._order, wanted, lo=low, key=read)
+        if low < high and self._order[low] + len(run) == len(self.ids_P):  # nothing follows; such a place sorts first
             low += 1
         return range(low, high)
+
+
+class StoreScores(Scores):
+    """Laws of a store: counts, and rows of V numbers only for those who read them.
+
+    Args:
+        known: what followed, row by row. paths: the texts behind which the rows stand, for the repetition penalty.
+    """
+
+    known: Sequence[Followers]
+    paths: Sequence[Sequence[int]]
+    store: Datastore
+    sampling: Sampling
+
+    def __init__(
+        self, known: Sequence[Followers], paths: Sequence[Sequence[int]], store: Datastore, sampling: Sampling
+    ) -> None:
+        vars(self).update(known=known, paths=paths, store=store, sampling=sampling)  # the class it extends is frozen
+
+    def _raw(self) -> Tensor:  # log counts, -inf for what never followed
+        never_NV = torch.full((len(self.known), self.store.vocab_size), -torch.inf)
+        for row_V, (tokens_K, counts_K) in zip(never_NV, self.known, strict=True):
+            row_V[torch.from_numpy(tokens_K.astype(np.int64))] = torch.from_numpy(counts_K).float().log()
+        return never_NV.to(self.store.device)
+
+    def _p(self) -> Tensor:
+        return distribution(self.raw_NV, self.sampling, self.paths)
+
+    raw_NV = cached_property(_raw)
+    p_NV = cached_property(_p)
+
+    def options(self, row: int, count: int = 4) -> tuple[tuple[int, float], ...]:
+        """See `Scores`; tokens that never followed are left out."""
+        tokens_K, counts_K = self.known[row]
+        best = np.argsort(-counts_K, kind="stable")[:count]
+        shares = (counts_K[best] / counts_K.sum()).tolist()
+        return tuple(zip(tokens_K[best].tolist(), (round(share, 6) for share in shares), strict=True))
+
+
+class StoreSession:
+    """A `CausalSession` that looks endings up. A row is one of them, a call all those of a score that are new."""
+
+    def __init__(self, store: Datastore, prompt: Sequence[int], sampling: Sampling, meter: Meter) -> None:
+        self.tokens: list[int] = list(prompt)
+        self._store = store
+        self._sampling = sampling
+        self._meter = meter
+        self._known: dict[tuple[int, ...], Followers] = {}  # by what was drafted behind the text
+
+    def score(self, draft: Sequence[int] = (), parents: Sequence[int] | None = None) -> StoreScores:
+        """See `CausalSession.score`."""
+        paths: list[tuple[int, ...]] = [()]
+        for i, token in enumerate(draft):
+            paths.append((*paths[i if parents is None else parents[i] + 1], token))
+        if new := [path for path in dict.fromkeys(paths) if path not in self._known]:
+            with self._meter.call(len(new)):
+                for path in new:
+                    ending = [*self.tokens[-LONGEST:], *path][-LONGEST:]
+                    self._known[path] = self._store.followers(ending)
+        penalised = self._sampling.repetition_penalty != 1.0
+        texts = [[*self.tokens, *path] for path in paths] if penalised else []
+        return StoreScores([self._known[path] for path in paths], texts, self._store, self._sampling)
+
+    def commit(self, tokens: Sequence[int]) -> None:
+        """See `CausalSession.commit`."""
+        self.tokens.extend(tokens)
+        size, done = len(tokens), tuple(tokens)
+        self._known = {path[size:]: found for path, found in self._known.items() if path[:size] == done}
+
+
+class StoreModel:
+    """A datastore as the catalog hands it out."""
+
+    speaks: frozenset[type] = frozenset({CausalSession})
+    context = 1 << 20  # no text is too long to look at its ending
+
+    def __init__(self, model_id: str, store: Datastore, codec: TextCodec) -> None:
+        assert store.vocab_size == codec.size, "the store holds tokens of its codec"
+        self.id = model_id
+        self.store = store
+        self.codec = codec
+        self.num_params = store.num_params
+
+    def open(self, protocol: type, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> StoreSession:
+        """A session on the prompt. Raises UserError if the prompt has tokens that the store does not know."""
+        assert protocol in self.speaks, protocol
+        size = self.store.vocab_size
+        unknown = [token for token in prompt.tokens if not 0 <= token < size]
+        if unknown or not prompt.tokens:
+            raise UserError(
+                f"{self.id} knows tokens 0 to {size - 1}, but the prompt holds {unknown[:1] or 'none at all'}."
+            )
+        return StoreSession(self.store, prompt.tokens, sampling, meter)
 
 
 def suffix_order(ids_P: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Annotated
 from torch import Tensor
 
 from backend.chance import Ask
-from backend.couplings import Drafts, best_greedy, choose_greedy, draft_greedy, gap
+from backend.couplings import Drafts, choose_greedy, draft_greedy, figures, greedy
 from backend.protocols import CausalSession
 from backend.registry import strategy
 from backend.trees import judged_tree
@@ -41,10 +41,9 @@ def greedy_multi_draft(
             ends = [tree.hang(end, x) for end in ends for x in draft_greedy(q[end + 1], n, ask.chance)]
         scores = target.score(tree.tokens, tree.parents)
         p = scores.p_NV
-        path, token = tree.descend(p, q, choose_greedy, ask.chance)
+        path, token, refused = tree.descend(p, q, choose_greedy, ask.chance)
         kept = ask.take([*(tree.tokens[i] for i in path), token])
         target.commit(kept)
         draft.commit(kept)
-        marks = judged_tree(slot, tree.tokens, tree.parents, path, kept, scores, q)
-        best = best_greedy(p[0], q[0], drafts) if q else 0.0
-        yield Step(marks, note=gap(p[0], q[0], best, best) if q else "")
+        marks = judged_tree(slot, tree.tokens, tree.parents, path, kept, scores, q, refused)
+        yield Step(marks, note=f"{len(tree.tokens)} guesses", figures=figures(p, q, drafts, greedy))

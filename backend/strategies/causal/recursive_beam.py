@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from backend.chance import Ask, Chance
+from backend.couplings import figures, siblings
 from backend.protocols import CausalSession
 from backend.registry import strategy
 from backend.trees import accept_tree, judged_tree
@@ -49,7 +50,8 @@ def recursive_beam(
         kept = ask.take([*(x[i] for i in path), ask.chance.pick(behind_V)])
         target.commit(kept)
         draft.commit(kept)
-        yield Step(judged_tree(slot, x, parents, path, kept, scores, q, refused), note=f"{len(x)} guesses")
+        marks = judged_tree(slot, x, parents, path, kept, scores, q, refused)
+        yield Step(marks, note=f"{len(x)} guesses", figures=figures(scores.p_NV, q, beams, siblings))
 
 
 def arrivals(

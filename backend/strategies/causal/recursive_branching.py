@@ -5,13 +5,15 @@ each from q without its elder siblings; the target judges a child against what t
 the one that stays it goes on. The tree has `branch` nodes for the next slot and half as many siblings at each slot
 behind it, one at least. With branch 1 it is speculative sampling, and so it is at temperature 0, where q holds one
 token only.
-Show: acceptance of the first, second and third sibling; tokens per call beside speculative sampling's.
+Show: acceptance of the siblings beside a single draft's and the best that any rule could reach with them; tokens per
+call beside speculative sampling's.
 """
 
 from collections.abc import Iterator
 from typing import Annotated
 
 from backend.chance import Ask
+from backend.couplings import figures, siblings
 from backend.protocols import CausalSession
 from backend.registry import strategy
 from backend.trees import accept_tree, draft_siblings, judged_tree
@@ -36,4 +38,5 @@ def recursive_branching(
         kept = ask.take([*(x[i] for i in path), ask.chance.pick(behind_V)])
         target.commit(kept)
         draft.commit(kept)
-        yield Step(judged_tree(slot, x, parents, path, kept, scores, q, refused), note=f"{len(x)} guesses")
+        marks = judged_tree(slot, x, parents, path, kept, scores, q, refused)
+        yield Step(marks, note=f"{len(x)} guesses", figures=figures(scores.p_NV, q, branch, siblings))

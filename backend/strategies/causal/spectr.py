@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from backend.chance import Ask
-from backend.couplings import Drafts, best_independent, choose_k_seq, gap, k_seq_acceptance
+from backend.couplings import Drafts, choose_k_seq, figures, independent
 from backend.protocols import CausalSession
 from backend.registry import strategy
 from backend.trees import judged_tree
@@ -44,10 +44,9 @@ def spectr(
                 ends = ends[:1] * drafts
         scores = target.score(tree.tokens, tree.parents)
         p = scores.p_NV
-        path, token = tree.descend(p, q, choose_k_seq, ask.chance)
+        path, token, refused = tree.descend(p, q, choose_k_seq, ask.chance)
         kept = ask.take([*(tree.tokens[i] for i in path), token])
         target.commit(kept)
         draft.commit(kept)
-        marks = judged_tree(slot, tree.tokens, tree.parents, path, kept, scores, q)
-        note = gap(p[0], q[0], k_seq_acceptance(p[0], q[0], drafts), best_independent(p[0], q[0], drafts)) if q else ""
-        yield Step(marks, note=note)
+        marks = judged_tree(slot, tree.tokens, tree.parents, path, kept, scores, q, refused)
+        yield Step(marks, note=f"{len(tree.tokens)} guesses", figures=figures(p, q, drafts, independent))

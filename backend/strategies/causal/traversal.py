@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from backend.chance import Ask
+from backend.couplings import figures, siblings
 from backend.protocols import CausalSession
 from backend.registry import strategy
 from backend.trees import draft_siblings, judged_tree, traverse_tree
@@ -38,4 +39,5 @@ def traversal(
         draft.commit(kept)
         tried = len(refused) + len(path[-1:])
         marks = judged_tree(slot, x, parents, path, kept, scores, q, refused)
-        yield Step(marks, note=f"{tried} of {len(x)} guesses tried")
+        note = f"{tried} of {len(x)} guesses tried"
+        yield Step(marks, note=note, figures=figures(scores.p_NV, q, branch, siblings))

@@ -1,0 +1,86 @@
+"""Results of the benchmark as Markdown: measured lanes, counted lanes, and the part of the README that shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from backend.documents import is_current, marks, write
+from backend.errors import UserError
+
+TABLE = marks("bench", "python -m backend.bench --report assets/bench/text.json --write README.md")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| strategy | tok/s (quartiles) | x time | x calls | x modelled | tok/call | draft accepted | same text |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        low, high = r["units_per_second_quartiles"]
+        name = f"{r['strategy']} ({r['dtype']})" if r["peer"] else f"`{r['strategy']}`"
+        rate = r.get("draft_acceptance_rate")
+        cells = [
+            name,
+            f"{r['units_per_second']:.1f} ({low:.1f}-{high:.1f})",
+            f"{r['speedup_time']:.2f}",
+            f"{r['speedup_calls']:.2f}" if "speedup_calls" in r else "",
+            f"{r['speedup_modelled']:.2f}" if r.get("speedup_modelled") else "",
+            f"{r['mean_acceptance_length']:.2f}" if "mean_acceptance_length" in r else "",
+            f"{rate:.0%}" if rate is not None else "",
+            f"{r['same_text']:.0%}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def counts_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows without times as a Markdown table."""
+    lines = [
+        "| strategy | tok/call (standard error) | target rows/call | draft calls/call | calls |",
+        "|---|---|---|---|---|",
+    ]
+    for r in rows:
+        length = f"{r['mean_acceptance_length']:.3f} ({r['standard_error']:.3f})"
+        drafts = r["num_draft_calls"] / r["num_target_calls"]
+        cells = [f"`{r['strategy']}`", length, f"{r['rows_per_call']:.1f}", f"{drafts:.1f}", str(r["num_target_calls"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """A result as Markdown: where it was measured, the table, and how it compares with the peer."""
+    e = result["environment"]
+    where = (
+        f"{e['model']} in {e['dtype']}, draft {e['draft']}, {e['prompts']} {e['prompt_set']} prompts, "
+        f"{e['new_tokens']} new tokens, temperature {e['temperature']:g}; "
+        f"{e['device']}: {e['cpu']}, {e['threads']} threads, torch {e['torch']}, transformers {e['transformers']}, "
+        f"Python {e['python']}, {e['date']}. Medians of {e['repeats']} alternating repeats."
+    )
+    peer = "\n".join(
+        f"- `{name}`: {ratio:.2f} x transformers' counterpart at its best precision and setting, in wall time"
+        for name, ratio in result["over_peer"].items()
+    )
+    share = (
+        f"Runner, marks, hover options and trace take {result['run_overhead']:.1%} of plain decoding, measured against "
+        "a bare loop in the same process."
+    )
+    return f"{where}\n\n{table(result['rows'])}\n\n{peer}\n\n{share}"
+
+
+def show(source: Path | None, target: Path | None, check: Path | None) -> int:
+    if source is None or not source.is_file():
+        raise UserError(f"--report must name a result written by --json, but {source or 'nothing'} was given.")
+    text = report(json.loads(source.read_text(encoding="utf-8")))
+    if check:
+        current = is_current(check, TABLE, text)
+        print(f"{check} is up to date." if current else f"{check} is out of date: run with --write {check}")
+        return int(not current)
+    if target:
+        write(target, TABLE, text)
+    else:
+        print(text)
+    return 0

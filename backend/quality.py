@@ -1,0 +1,35 @@
+"""What a finished text is worth to the model that wrote it: the price that lossy decoding pays for its speed."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from backend.catalog import Catalog
+from backend.meter import Meter
+from backend.protocols import CausalSession, Prompt
+from backend.trace import Trace
+from backend.types import Sampling
+
+AT_ONCE = 64  # tokens a call
+
+
+def log_likelihood(trace: Trace, catalog: Catalog) -> float | None:
+    """Mean log probability, in nats a token, of what was written, under the target at temperature 1 without filters.
+
+    Not part of any timed run. None where nothing was written, or where the target gives no such law.
+    """
+    model = catalog.get(trace.request.models["target"])
+    written = trace.written()
+    if CausalSession not in model.speaks or not written or -1 in written:
+        return None
+    session = model.open(CausalSession, Prompt(trace.prompt), Sampling(temperature=1.0), Meter(), len(written))
+    total = 0.0
+    for start in range(0, len(written), AT_ONCE):
+        tokens = written[start : start + AT_ONCE]
+        p_NV = session.score(tokens).p_NV[:-1]
+        chances_N = p_NV[range(len(tokens)), tokens].clamp_min(torch.finfo(p_NV.dtype).tiny)
+        total += float(chances_N.double().log().sum())
+        session.commit(tokens)
+    return total / len(written) if math.isfinite(total) else None
