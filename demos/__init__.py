@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from demos import about, text
+from demos import about, gallery, text
 
-TABS: tuple[ModuleType, ...] = (text,)
+TABS: tuple[ModuleType, ...] = (text, gallery)
 ASIDE: tuple[ModuleType, ...] = (about,)  # at the right end of the tab line

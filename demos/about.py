@@ -24,6 +24,15 @@ lanes.
 | modelled | the same, with the drafter's calls at a price you choose, as a large model on an accelerator sees it |
 | time | measured compute time on this machine, in this process: indicative, shown plainly when below 1 |
 
+### Look inside
+Below the race, *Look inside* takes one lane and one step apart: the draft tree with what was accepted, how far
+drafts survive, drafted against kept, which model computed when, the gap to the best possible acceptance, and
+whatever else the strategy says about its steps. All of it comes from the trace, so it works live, in a replay
+and on a file that you open. The moment is that of the replay bar.
+
+*Text: all strategies* runs one prompt through every strategy in turn. A lane or row that is slower than plain
+decoding says why, from its own counts and times.
+
 ### Guarantees
 **lossless**: the output has exactly the target's distribution. **greedy-exact**: at temperature 0 the tokens
 equal plain greedy decoding. **lossy**: another distribution, so compare the text and not only the speed. Each

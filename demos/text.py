@@ -17,14 +17,15 @@ from backend.errors import UserError
 from backend.registry import Strategy, strategies
 from backend.trace import Trace
 from demos.parts import knobs, links, tables
-from demos.parts.examples import EXAMPLES, Example, first_race, recorded_race
-from demos.parts.form import BASELINE, LABELS, NUMBERS, PRECISIONS, Form, form_of, make_requests
+from demos.parts.examples import EXAMPLES, SEVERAL, Example, first_race, recorded_race
+from demos.parts.form import BASELINE, LABELS, NUMBERS, PRECISIONS, Form, fitted, form_of, make_requests
 from demos.parts.lab import DEVICE, WAITING_ROOM, Lab
 from demos.parts.snapshot import MEANING, finished, live
-from demos.parts.views import lane_board, live_plots
+from demos.parts.views import lane_board, live_plots, look_inside
 
 ID, TITLE = "text", "Text"
 PROTOCOL = "causal"
+TOGETHER = "temporal_fusion"  # answers several prompts at once
 
 
 def build(lab: Lab) -> None:
@@ -37,6 +38,7 @@ def build(lab: Lab) -> None:
             form, buttons = _build_form(lab, known, traces)
         with gr.Column(scale=4, min_width=320, elem_classes="dl-stage"):
             board = lane_board(value, ID)
+            look_inside(ID)
             live_plots(ID)
             details = _build_details(form, known, traces)
     showing = gr.State("recorded" if shown else "live")
@@ -46,16 +48,20 @@ def build(lab: Lab) -> None:
 def _build_form(lab: Lab, known: Sequence[Strategy], traces: Sequence[Trace]) -> tuple[Form, dict[str, Any]]:
     """The left column. traces: of the race that is shown, whose settings become the defaults."""
     first = form_of(traces) if traces else None
-    entries = [entry for entry in lab.catalog().entries() if entry.modality == "text"]
+    entries, menus = knobs.targets(lab.catalog(), known), knobs.model_menus(lab.catalog(), known)
     plain: dict[str, Any] = {}
     buttons: dict[str, Any] = {}
     with gr.Column(elem_classes=["dl-ask", "dl-group"]):
         text = first["prompt"] if first else EXAMPLES[0].prompt
-        plain["prompt"] = gr.Textbox(text, label="Prompt", lines=4, max_lines=8, elem_id=f"{ID}-prompt")
+        hint = "Lines of --- separate several prompts, for strategies that answer them together."
+        plain["prompt"] = gr.Textbox(
+            text, label="Prompt", lines=4, max_lines=8, placeholder=hint, elem_id=f"{ID}-prompt"
+        )
         with gr.Row(elem_classes="dl-chiprow"):
-            buttons["chips"] = [
-                gr.Button(e.kind.capitalize(), size="sm", elem_id=f"{ID}-chip-{e.kind}") for e in EXAMPLES
-            ]
+            shown = [*EXAMPLES, *([SEVERAL] if TOGETHER in {s.id for s in known} else [])]
+            buttons["chips"] = {
+                e: gr.Button(e.kind.capitalize(), size="sm", elem_id=f"{ID}-chip-{e.kind}") for e in shown
+            }
         mode = first["mode"] if first else "Chat"
         plain["mode"] = gr.Radio(
             ["Chat", "Complete"], value=mode, show_label=False, container=False, elem_id=f"{ID}-mode"
@@ -69,11 +75,11 @@ def _build_form(lab: Lab, known: Sequence[Strategy], traces: Sequence[Trace]) ->
         with gr.Column(elem_classes=["dl-group", "dl-lane-config", "dl-l1"]):
             gr.HTML(f'<div class="dl-promise"><b>Lane 1 · {title}</b></div>' + knobs.promise_of(BASELINE))
         chosen = _chosen(known, traces)
-        lanes = [knobs.build_lane(i + 2, chosen[i], known, [e.id for e in entries]) for i in range(3)]
+        lanes = [knobs.build_lane(i + 2, chosen[i], known, menus) for i in range(3)]
     with gr.Column(elem_classes="dl-more-settings"):
         plain |= _build_settings(entries, first)
     order = ("prompt", "mode", "model", "precision", *NUMBERS, "lock")
-    return Form({name: plain[name] for name in order}, lanes, knobs.pool_sizes(known)), buttons
+    return Form({name: plain[name] for name in order}, lanes, knobs.pool_sizes(known), menus), buttons
 
 
 def _build_settings(entries: Sequence[Any], first: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -163,7 +169,7 @@ def _connect(
     buttons["link"].click(lambda *values: make_link(form.read(values)), form.inputs, link, **telling).then(
         None, link, None, js="(link) => { window.DecodingLab.copyLink(link); }", **quick
     )
-    for example, chip in zip(EXAMPLES, buttons["chips"], strict=True):
+    for example, chip in buttons["chips"].items():
         choose = partial(_choose, form, example)
         chip.click(choose, showing, [*form.outputs, board, *tables_out], **quick)
     menus = [lane.strategy for lane in form.lanes]
@@ -186,7 +192,7 @@ def run(lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[tuple[Any, ..
     """
     same = gr.skip()
     try:
-        requests = make_requests(form)
+        requests = fitted(make_requests(form), lab.catalog(form["precision"]))
         race = lab.race(requests, form["precision"], owner)
     except UserError as error:
         raise gr.Error(str(error), duration=12, print_exception=False, title="This cannot run yet") from error
@@ -233,9 +239,7 @@ def explain(chosen: Sequence[str]) -> str:
             )
             promise = f"**{found.guarantee.value}**: {MEANING[found.guarantee.value]}."
             if found.only:
-                promise += (
-                    f" That needs {' and '.join(f'`{k}` = {v}' for k, v in found.only.items())}; otherwise lossy."
-                )
+                promise += f" That needs {knobs.needed(found)}; otherwise it is lossy."
             source = f"Source: {link}; `backend/strategies/{PROTOCOL}/{found.id}.py`."
             parts.append(f"#### {found.title}\n{found.about}\n\n{rest}\n\n{promise} {source}")
     return "\n\n".join(parts)
@@ -252,9 +256,17 @@ def _choose(form: Form, example: Example, showing: str) -> tuple[Any, ...]:
     """An example's prompt; with its recorded race and that race's settings as long as no live race is shown."""
     path = recorded_race(example.kind)
     if path is None or showing != "recorded":
-        filled = form.fill({"prompt": example.prompt, "mode": "Chat" if example.chat else "Complete"})
+        asked = {"prompt": example.prompt, "mode": "Chat" if example.chat else "Complete"}
+        filled = form.fill(asked | (_together() if example is SEVERAL else {}))
         return *filled, *(gr.skip() for _ in range(4))
     return *form.fill(form_of(tables.load_race(path)[0])), *_recorded(path)
+
+
+def _together() -> dict[str, Any]:
+    """Lanes for several prompts: each schedule of the strategy that answers them together."""
+    schedules = strategies()[TOGETHER].knobs["schedule"].choices
+    lanes = [{"strategy": TOGETHER, "models": {}, "knobs": {"schedule": s, "concurrency": 3}} for s in schedules]
+    return {"lanes": lanes, "budget": 144}
 
 
 def _recorded(path: Path) -> tuple[Any, ...]:

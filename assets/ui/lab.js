@@ -5,7 +5,7 @@
   if (window.DecodingLab) return;
 
   const COLUMNS = ["clock", "units", "calls", "draftCalls", "rows", "draftRows", "seconds", "draftSeconds",
-    "kept", "judged", "depth", "note", "marks"];
+    "kept", "judged", "depth", "note", "marks", "parts", "figures"]; /* the last two are left out where they are empty */
   const ACTIVE = new Set(["queued", "loading", "running"]);
 
   /* One race: lanes with parsed steps, the time shown (Infinity follows the newest step), listeners. */
@@ -175,7 +175,7 @@
     if (button && !button.disabled) { button.click(); return true; }
     return false;
   };
-  const tab = () => [...races.keys()].find((id) => visibleById(`${id}-run`)) || null;
+  const tab = () => [...races.keys(), "gallery"].find((id) => visibleById(`${id}-run`)) || null;
 
   let toastTimer = 0;
   function toast(text) {
@@ -226,10 +226,10 @@
     }
     if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
     const control = event.target.closest?.("button, a, summary, [role=button], [role=tab], [role=option], [role=radio], input, label");
-    const the = race(id);
+    const the = races.get(id);
     if (event.key === "?") help();
     else if (event.key === "l" || event.key === "L") press(`${id}-link`);
-    else if (control) return;
+    else if (control || !the) return;
     else if (event.key === " ") the.toggle();
     else if (event.key === "ArrowRight") the.step(1);
     else if (event.key === "ArrowLeft") the.step(-1);

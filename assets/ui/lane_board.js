@@ -3,34 +3,11 @@
   "use strict";
   const lab = window.DecodingLab;
   if (!lab || lab.mountBoard) return;
-  const { h, visible, number, times, percent, chance } = lab;
+  const { h, set, visible, number, times, percent, chance, FATES, CIVIDIS, Card, branches, confidence, token } = lab;
 
-  const FATES = {
-    kept: ["accepted", "a guess that the target model agreed to"],
-    fixed: ["corrected", "drawn by the target in place of a rejected guess"],
-    bonus: ["own draw", "drawn by the target with no guess before it"],
-    guess: ["guess", "on the canvas, not verified yet"],
-    rejected: ["rejected", "judged by the target and thrown away"],
-    unread: ["unread", "a guess behind the first rejection"],
-  };
   const STATES = { queued: "queued", loading: "loading", running: "running", stopped: "stopped", done: "done", error: "error" };
   const MARKERS = ["○", "■", "▲", "◆"];
   const PRESS = { origin: "what happened to each token", step: "when it was written", confidence: "the target's probability at temperature 1" };
-  /* cividis at nine points: readable for every kind of colour vision */
-  const CIVIDIS = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#fee838"];
-
-  const accept = (mark) => {
-    const p = mark[4], q = mark[5];
-    if (p === null || p === undefined) return null;
-    return q ? Math.min(1, p / q) : p;
-  };
-
-  /* The target's probability of the token at temperature 1 where the mark tells it, else p. */
-  const confidence = (mark) => {
-    const named = (mark[7] || []).find(([text]) => text === mark[1]);
-    return named ? named[1] : mark[7]?.length ? 0 : mark[4];
-  };
-
   class Board {
     constructor(element, id) {
       this.race = lab.race(id);
@@ -49,14 +26,14 @@
       this.verdict = h("p", { class: "dl-verdict" });
       this.live = h("div", { class: "dl-sr", role: "status", "aria-live": "polite" });
       this.lanes = h("div", { class: "dl-lanes" });
-      this.card = h("div", { class: "dl-card", role: "tooltip", id: `${this.id}-card`, hidden: true });
+      this.card = new Card(`${this.id}-card`);
       this.lanes.append(h("p", { class: "dl-bare" }, "Choose strategies and press Run: every lane answers the same prompt, and every token shows how it came about."));
-      this.root.append(this.notice, this.toolbar(), this.lanes, this.replay(), this.card, this.live);
+      this.root.append(this.notice, this.toolbar(), this.lanes, this.replay(), this.card.node, this.live);
       element.replaceChildren(this.root);
-      this.lanes.addEventListener("pointerover", (e) => this.hover(e.target));
-      this.lanes.addEventListener("pointerleave", () => this.hideCard());
-      this.lanes.addEventListener("focusin", (e) => this.hover(e.target));
-      this.lanes.addEventListener("focusout", () => this.hideCard());
+      this.lanes.addEventListener("pointerover", (e) => this.card.show(e.target));
+      this.lanes.addEventListener("pointerleave", () => this.card.hide());
+      this.lanes.addEventListener("focusin", (e) => this.card.show(e.target));
+      this.lanes.addEventListener("focusout", () => this.card.hide());
       this.lanes.addEventListener("click", (e) => { const t = e.target.closest(".dl-text .dl-tok"); if (t) this.rove(t); });
       this.lanes.addEventListener("keydown", (e) => this.onKey(e));
     }
@@ -131,7 +108,7 @@
 
     rebuild() {
       this.runId = this.race.value.run_id;
-      this.hideCard();
+      this.card.hide();
       this.columns = this.race.lanes.map((lane, i) => this.column(i));
       this.lanes.replaceChildren(...this.columns.map((c) => c.root));
       this.lanes.style.setProperty("--lanes", String(this.columns.length));
@@ -245,7 +222,7 @@
       const message = meta.message || waiting;
       set(c.message, loading && message && meta.fraction < 1 ? `${message} · ${percent(meta.fraction)}` : message);
       c.message.hidden = !message;
-      const why = s && s.time < 0.995 && m.units >= 8 && !this.race.active ? reasons(s) : "";
+      const why = this.race.active ? "" : meta.why || "";
       set(c.why, why);
       c.why.hidden = !why;
     }
@@ -253,12 +230,12 @@
     drawExact(meta, c) {
       const { exact } = meta, gap = exact.gap === null || exact.gap === undefined ? "" : `, gap ${chance(exact.gap)}`;
       const text = { same: exact.over ? "= same text" : "= same so far", differs: `≠ differs at ${exact.at + 1}${gap}`,
-        sample: "another sample" }[exact.kind] || "";
+        sample: "another sample", prompts: "other prompts", model: "another model" }[exact.kind] || "";
       c.exact.hidden = !text;
       set(c.exact, text);
       c.exact.dataset.kind = exact.kind;
       c.exact.title = { same: "token for token the text of lane 1", sample: "at this temperature two exact runs may print different texts",
-        differs: "first token that differs from lane 1; gap: distance of the baseline's two best probabilities there" }[exact.kind] || "";
+        prompts: "it answers several prompts, lane 1 only the first", model: "its target is another model than lane 1's", differs: "first token that differs from lane 1; gap: distance of the baseline's two best probabilities there" }[exact.kind] || "";
     }
 
     /* Append the tokens that one step committed. */
@@ -273,7 +250,8 @@
         node.dlab = { mark, step: index, lane };
         this.tint(node);
         c.tokens.push(node);
-        nodes.append(node);
+        const text = step.figures?.texts > 1 ? this.part(c, Math.floor(mark[0] / step.figures.share)) : nodes;
+        text.append(node);
       }
       c.body.insertBefore(nodes, c.caret);
       c.ends.push(c.tokens.length);
@@ -281,6 +259,17 @@
       if (index === 0) c.body.addEventListener("scroll", () => {
         c.stick = c.body.scrollHeight - c.body.scrollTop - c.body.clientHeight < 24;
       }, { passive: true });
+    }
+
+    /* The paragraph of one of several texts that a lane writes at once. */
+    part(c, i) {
+      c.parts ??= [];
+      for (let n = c.parts.length; n <= i; n++) {
+        const part = h("span", { class: "dl-part" }, h("small", { "aria-hidden": "true" }, `${n + 1}`));
+        c.parts.push(part);
+        c.body.insertBefore(part, c.caret);
+      }
+      return c.parts[i];
     }
 
     showSteps(lane, c, k) {
@@ -392,41 +381,9 @@
       for (const [name, { key }] of Object.entries(this.keys)) key.setAttribute("aria-pressed", String(name === fate));
     }
 
-    /* ---- the card and moving between tokens ---- */
-    hover(target) {
-      const node = target.closest?.(".dl-tok");
-      if (!node || !node.dlab) { this.hideCard(); return; }
-      if (this.over === node) return;
-      this.over = node;
-      const { mark, step, lane } = node.dlab, [, text, fate, id, p, q, , options] = mark;
-      const rows = [["what happened", (FATES[fate] || [fate])[0]], ["step", `${step + 1} of ${lane.steps.length}`], ["token id", id],
-        ["p (target)", chance(p)]];
-      if (q !== null && q !== undefined) rows.push(["q (drafter)", chance(q)]);
-      if (accept(mark) !== null && fate !== "bonus" && fate !== "fixed") rows.push([q ? "accepted with min(1, p/q)" : "accepted with", percent(accept(mark))]);
-      const table = h("dl", {}, ...rows.flatMap(([k, v]) => [h("dt", {}, k), h("dd", {}, String(v ?? "–"))]));
-      this.card.replaceChildren(h("div", { class: "dl-card-token" }, h("bdi", {}, shown(text) || "∅")), table);
-      if (options && options.length) {
-        this.card.append(h("p", {}, "most likely here, before temperature"), h("ol", {}, ...options.map(([piece, share]) =>
-          h("li", { class: piece === text ? "is-this" : "" }, h("i", { style: `width:${(100 * share).toFixed(1)}%` }), h("bdi", {}, shown(piece)), h("span", {}, chance(share))))));
-      }
-      this.place(node);
-    }
-
-    place(node) {
-      this.card.hidden = false;
-      node.setAttribute("aria-describedby", this.card.id);
-      const at = node.getClientRects()[0] || node.getBoundingClientRect(), box = this.card.getBoundingClientRect();
-      const left = Math.max(8, Math.min(at.left, innerWidth - box.width - 8));
-      const above = at.top - box.height - 8 > 0;
-      const below = at.bottom + 8 + box.height < innerHeight;
-      this.card.style.left = `${left}px`;
-      this.card.style.top = `${below || !above ? at.bottom + 8 : at.top - box.height - 8}px`;
-    }
-
-    hideCard() { this.over?.removeAttribute("aria-describedby"); this.over = null; this.card.hidden = true; }
-
+    /* ---- moving between tokens ---- */
     rove(node) {
-      const list = node.parentElement;
+      const list = node.closest(".dl-text");
       for (const other of list.querySelectorAll('.dl-tok[tabindex="0"]')) other.setAttribute("tabindex", "-1");
       node.setAttribute("tabindex", "0");
       node.focus();
@@ -435,7 +392,7 @@
     onKey(event) {
       const node = event.target.closest?.(".dl-text .dl-tok");
       if (!node) return;
-      const c = this.columns.find((col) => col.body === node.parentElement), i = c.tokens.indexOf(node), last = c.shown - 1;
+      const c = this.columns.find((col) => col.body === node.closest(".dl-text")), i = c.tokens.indexOf(node), last = c.shown - 1;
       const to = { ArrowRight: i + 1, ArrowLeft: i - 1, ArrowDown: i + 8, ArrowUp: i - 8, Home: 0, End: last }[event.key];
       if (to === undefined) return;
       event.preventDefault();
@@ -445,33 +402,6 @@
   }
 
   /* ---- helpers ---- */
-  function set(node, text) { if (node.textContent !== text) node.textContent = text; }
-  const shown = (text) => visible(text).replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/ /g, "·");
-
-  /* A token as a node; line breaks are drawn, and obeyed unless it shall stay flat. */
-  function token(mark, flat = false) {
-    const node = h("span", { class: "dl-tok", "data-f": mark[2] });
-    visible(mark[1] ?? "").split("\n").forEach((part, i) => {
-      if (i) node.append(h("span", { class: "dl-newline", "aria-hidden": "true" }, "↵"), flat ? "" : "\n");
-      if (part) node.append(part);
-    });
-    return node;
-  }
-
-  /* Root-to-leaf paths of a tree of marks. */
-  function branches(marks) {
-    const byIndex = new Map(marks.map((m) => [m.at, m])), parents = new Set(marks.map((m) => m[6]));
-    const drafted = marks.filter((m) => m[2] !== "fixed" && m[2] !== "bonus");
-    const leaves = drafted.filter((m) => !parents.has(m.at));
-    const paths = leaves.map((leaf) => {
-      const path = [];
-      for (let m = leaf; m; m = byIndex.get(m[6])) path.unshift(m);
-      return path;
-    });
-    return paths.sort((a, b) => keptIn(b) - keptIn(a));
-  }
-  const keptIn = (path) => path.filter((m) => m[2] === "kept").length;
-
   /* How many marks of a fate the first k steps made; remembered, since steps never change. */
   function ghosts(lane, k, fate) {
     const sums = (lane.sums ??= {})[fate] ??= [0];
@@ -480,18 +410,6 @@
       sums.push((fate === "guess" ? 0 : sums.at(-1)) + step.marks.filter((m) => m[2] === fate).length);
     }
     return sums[k];
-  }
-
-  /* Why the measured time is not below the baseline's, in words. */
-  function reasons({ mine, base }) {
-    const out = [];
-    if (mine.draftSeconds / mine.clock > 0.25) out.push(`drafting takes ${percent(mine.draftSeconds / mine.clock)} of its time`);
-    if (mine.judged && mine.kept / mine.judged < 0.5) out.push(`only ${percent(mine.kept / mine.judged)} of the guesses are kept`);
-    const call = mine.seconds / mine.calls, one = base.seconds / base.calls;
-    if (call > 1.1 * one) out.push(`a call over ${number(mine.rows / mine.calls)} rows takes ${number(1000 * call, 0)} ms instead of ${number(1000 * one, 0)} ms`);
-    if (mine.other / mine.clock > 0.15) out.push(`its own bookkeeping takes ${percent(mine.other / mine.clock)}`);
-    if (!out.length) out.push(`it saves too few calls (${number(mine.length, 2)} tokens a call)`);
-    return `Why slower? ${out.slice(0, 2).join("; ")}.`;
   }
 
   function progressOf(race) {

@@ -11,7 +11,19 @@ import gradio as gr
 ROOT = Path(__file__).resolve().parents[2]
 UI = ROOT / "assets" / "ui"
 TRACES = ROOT / "assets" / "traces"
-SCRIPTS = ("lab.js", "lane_board.js", "live_plots.js")
+SCRIPTS = (  # in this order
+    "lab.js",
+    "tokens.js",
+    "lane_board.js",
+    "live_plots.js",
+    "inside_trees.js",
+    "inside_charts.js",
+    "inside_runs.js",
+    "inside_special.js",
+    "inside.js",
+    "gallery.js",
+)
+STYLES = ("lab.css", "inside.css", "gallery.css")
 
 
 def plotly_js() -> Path:
@@ -36,9 +48,8 @@ def serve() -> None:
 def head() -> str:
     """Tags for the page: the style sheet and the scripts, in order."""
     scripts = "".join(f'<script src="{url(UI / name)}"></script>' for name in SCRIPTS)
-    return (
-        f'<link rel="stylesheet" href="{url(UI / "lab.css")}"><meta name="color-scheme" content="light dark">{scripts}'
-    )
+    styles = "".join(f'<link rel="stylesheet" href="{url(UI / name)}">' for name in STYLES)
+    return f'{styles}<meta name="color-scheme" content="light dark">{scripts}'
 
 
 def theme() -> gr.themes.Base:

@@ -42,6 +42,13 @@ EXAMPLES = (
     Example("list", "List the numbers from 1 to 20, one per line, each followed by its square."),
     Example("story", "Once upon a time, in a small harbour town, a lighthouse keeper", chat=False),
 )
+SEVERAL = Example(  # for strategies that answer several prompts at once; never recorded with the others
+    "several",
+    "\n---\n".join([
+        "Name three colours.", "Why is the sky blue?", "Say hello in French.", "Count from one to ten.",
+        "What is a prime number?", "Write two lines about rain.",
+    ]),
+)  # fmt: skip
 
 
 def recorded_race(kind: str) -> Path | None:

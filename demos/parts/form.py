@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
 
+from backend.catalog import Catalog
 from backend.errors import UserError
 from backend.registry import strategies
 from backend.trace import Trace
 from backend.types import Request, Sampling
-from demos.parts import knobs, links
+from demos.parts import knobs, links, snapshot
 from demos.parts.knobs import LaneForm
 
 BASELINE = "autoregressive"
+SEVERAL = "fleet"  # protocol of targets that write several texts at once
 PRECISIONS = ("auto", "float32", "bfloat16")
 MAX_TOKENS = 512  # of a race in the app; the library allows more
 NUMBERS: Mapping[str, tuple[float, float, float, float]] = {  # name: low, high, default, step
@@ -45,6 +48,7 @@ class Form:
     plain: dict[str, Any]  # component by name: prompt, mode, model, precision, the numbers, lock
     lanes: list[LaneForm]
     sizes: dict[str, int]
+    menus: knobs.Menus
 
     @property
     def inputs(self) -> list[Any]:
@@ -91,21 +95,21 @@ class Form:
         if given is None or (lane is not None and setting is None):
             return [gr.skip()] * (3 + sum(self.sizes.values()))
         if setting is None:
-            return [knobs.NONE, *knobs.show(knobs.NONE, self.sizes)]
-        return [setting["strategy"], *knobs.show(setting["strategy"], self.sizes, setting)]
+            return [knobs.NONE, *knobs.show(knobs.NONE, self.sizes, menus=self.menus)]
+        return [setting["strategy"], *knobs.show(setting["strategy"], self.sizes, setting, self.menus)]
 
 
 def form_of(traces: Sequence[Trace]) -> dict[str, Any]:
     """The form that would make these runs again."""
     first = traces[0].request
-    raw = first.prompt
+    raw = next((t.request.prompt for t in traces if isinstance(t.request.prompt, Mapping)), first.prompt)
     lanes = [
         {"strategy": r.strategy, "knobs": dict(r.knobs), "models": {k: v for k, v in r.models.items() if k != "target"}}
         for r in (trace.request for trace in traces[1:])
     ]
     sampling = {name: getattr(first.sampling, name) for name in NUMBERS if hasattr(first.sampling, name)}
     return {
-        "prompt": raw["text"] if isinstance(raw, Mapping) else raw,
+        "prompt": snapshot.prompt_text(raw),
         "mode": "Complete" if isinstance(raw, Mapping) and raw.get("chat") is False else "Chat",
         **sampling,
         "budget": first.budget,
@@ -117,22 +121,59 @@ def form_of(traces: Sequence[Trace]) -> dict[str, Any]:
 def make_requests(form: Mapping[str, Any]) -> list[Request]:
     """One request a lane, the baseline first. Raises UserError where the form cannot be run at all."""
     text = form["prompt"] or ""
-    if not text.strip():
+    if not split_texts(text):
         raise UserError("The prompt is empty: type a question, or press one of the examples below the box.")
     if not 1 <= (form["budget"] or 0) <= MAX_TOKENS:
         raise UserError(f"The budget must lie between 1 and {MAX_TOKENS} new tokens, but it is {form['budget']}.")
     seed = int(form["seed"] or 0) if form["lock"] else random.SystemRandom().randrange(2**31)
     filters = {name: form[name] for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
     sampling = Sampling(**{**filters, "top_k": int(filters["top_k"])})
-    prompt: Any = text if form["mode"] == "Chat" else {"text": text, "chat": False}
     lanes = [{"strategy": BASELINE, "models": {}, "knobs": {}}, *(lane for lane in form["lanes"] if lane)]
     target = {"target": form["model"]} if form["model"] else {}
+    texts, chat = split_texts(text), form["mode"] == "Chat"
     return [
         Request(
-            lane["strategy"], prompt, {**target, **lane["models"]}, lane["knobs"], sampling, int(form["budget"]), seed
+            lane["strategy"],
+            prompt_for(lane["strategy"], texts, chat),
+            {**target, **lane["models"]},
+            lane["knobs"],
+            sampling,
+            int(form["budget"]),
+            seed,
         )
         for lane in lanes
     ]
+
+
+def split_texts(text: str) -> list[str]:
+    """The prompts in a text: lines that hold nothing but --- stand between them."""
+    parts = [part.strip("\n") for part in re.split(r"(?m)^\s*---\s*$", text)]
+    return [part for part in parts if part.strip()]
+
+
+def prompt_for(strategy_id: str, texts: Sequence[str], chat: bool) -> Any:
+    """What a strategy is given: all prompts where it answers several at once, else the first."""
+    found = strategies().get(strategy_id)
+    if len(texts) > 1 and found is not None and found.describe()["roles"]["target"] == SEVERAL:
+        return {"texts": list(texts), "chat": chat}
+    return texts[0] if chat else {"text": texts[0], "chat": False}
+
+
+def fitted(requests: Sequence[Request], catalog: Catalog) -> list[Request]:
+    """The requests, without the chosen target where a strategy needs a kind of model that the target is not.
+
+    Such a lane gets the usual model of that kind, if this machine has one.
+    """
+    kinds = {entry.id: entry.protocol for entry in catalog.entries()}
+    out = []
+    for request in requests:
+        found = strategies().get(request.strategy)
+        needs = found.describe()["roles"]["target"] if found else "causal"
+        chosen = request.models.get("target", "")
+        if needs != "causal" and needs in kinds.values() and kinds.get(chosen, needs) != needs:
+            request = replace(request, models={r: m for r, m in request.models.items() if r != "target"})
+        out.append(request)
+    return out
 
 
 def clean(lane: Any) -> dict[str, Any] | None:

@@ -12,11 +12,13 @@ from typing import Any
 
 import gradio as gr
 
+from backend.catalog import Catalog, Entry
 from backend.registry import Option, Strategy, strategies
 from demos.parts.snapshot import MEANING
 
 NONE = ""  # a lane that is not used
 USUAL = ""  # the catalog's own choice of a model
+Menus = Mapping[str, Sequence[tuple[str, str]]]  # choices of a model menu, by the protocol that its role speaks
 FIELDS = {int: "slider", float: "slider", bool: "box", str: "menu"}
 
 
@@ -40,7 +42,24 @@ def offered(protocol: str) -> list[Strategy]:
     return [s for s in strategies().values() if s.describe()["protocol"] == protocol]
 
 
-def build_lane(number: int, strategy_id: str, known: Sequence[Strategy], model_ids: Sequence[str]) -> LaneForm:
+def models_for(catalog: Catalog, *protocols: str) -> list[Entry]:
+    """The text models that can play a role of one of these protocols."""
+    return [e for e in catalog.entries() if e.modality == "text" and e.protocol in protocols]
+
+
+def targets(catalog: Catalog, known: Sequence[Strategy]) -> list[Entry]:
+    """The text models that one of the strategies can have as its target."""
+    return models_for(catalog, *{s.describe()["roles"]["target"] for s in known})
+
+
+def model_menus(catalog: Catalog, known: Sequence[Strategy]) -> Menus:
+    """Choices for every protocol that a role beside the target speaks."""
+    spoken = {name for s in known for role, name in s.describe()["roles"].items() if role != "target"}
+    usual = ("the usual one for the model", USUAL)
+    return {name: [usual, *((e.id, e.id) for e in models_for(catalog, name))] for name in sorted(spoken)}
+
+
+def build_lane(number: int, strategy_id: str, known: Sequence[Strategy], menus: Menus) -> LaneForm:
     """Lane `number` (2 to 4) with that strategy chosen."""
     sizes = pool_sizes(known)
     choices = [("no strategy in this lane", NONE), *((f"{s.family} · {s.title}", s.id) for s in known[1:])]
@@ -48,10 +67,20 @@ def build_lane(number: int, strategy_id: str, known: Sequence[Strategy], model_i
         menu = gr.Dropdown(choices, value=strategy_id, label=f"Lane {number}", elem_id=f"lane-{number}")
         promise = gr.HTML(promise_of(strategy_id))
         with gr.Accordion("Options", open=False, visible=has_options(strategy_id)) as accordion:
-            slots = show_slots(strategy_id, sizes, {}, model_menu(model_ids))
+            slots = show_slots(strategy_id, sizes, {}, menus)
     form = LaneForm(menu, promise, accordion, slots)
     outputs = [promise, accordion, *form.slots]
-    menu.input(lambda s: show(s, sizes), menu, outputs, api_visibility="private", show_progress="hidden", queue=False)
+    quick: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    menu.input(lambda s: show(s, sizes, menus=menus), menu, outputs, **quick)
+    if any(s.only for s in known):  # a promise that a knob decides follows the knob
+
+        def on_knob(*values: Any) -> Any:
+            lane = read(values, sizes)
+            found = strategies().get(lane["strategy"]) if lane else None
+            return promise_of(found.id, lane["knobs"]) if lane and found and found.only else gr.skip()
+
+        changes = [slot.input for slot in slots[sizes["model"] :]]
+        gr.on(changes, on_knob, form.inputs, promise, trigger_mode="always_last", **quick)
     return form
 
 
@@ -63,27 +92,32 @@ def pool_sizes(known: Sequence[Strategy]) -> dict[str, int]:
     return sizes
 
 
-def show(strategy_id: str, sizes: Mapping[str, int], setting: Mapping[str, Any] | None = None) -> list[Any]:
+def show(
+    strategy_id: str, sizes: Mapping[str, int], setting: Mapping[str, Any] | None = None, menus: Menus | None = None
+) -> list[Any]:
     """Updates for a lane's promise, accordion and slots. setting: {"models": {...}, "knobs": {...}} to fill in."""
-    accordion = gr.Accordion(visible=has_options(strategy_id))
-    return [promise_of(strategy_id), accordion, *show_slots(strategy_id, sizes, setting or {})]
+    accordion, setting = gr.Accordion(visible=has_options(strategy_id)), setting or {}
+    promise = promise_of(strategy_id, setting.get("knobs", {}))
+    return [promise, accordion, *show_slots(strategy_id, sizes, setting, menus)]
 
 
 def show_slots(
-    strategy_id: str, sizes: Mapping[str, int], setting: Mapping[str, Any], models: list[tuple[str, str]] | None = None
+    strategy_id: str, sizes: Mapping[str, int], setting: Mapping[str, Any], menus: Menus | None = None
 ) -> list[Any]:
     """The slots as the strategy wants them: new components while the page is built, updates of them later.
 
-    models: choices of the model menus, when they are built.
+    menus: what the model menus offer; a role's menu holds only models that speak the role's protocol.
     """
     found = strategies().get(strategy_id)
-    roles = [role for role in found.roles if role != "target"] if found else []
+    spoken = found.describe()["roles"] if found else {}
+    roles = [role for role in spoken if role != "target"]
     chosen, values = setting.get("models", {}), setting.get("knobs", {})
-    build: dict[str, Any] = {"allow_custom_value": True} | ({} if models is None else {"choices": models})
-    slots: list[Any] = [
-        gr.Dropdown(visible=True, label=f"{role} model", value=chosen.get(role, USUAL), **build) for role in roles
-    ]
-    slots += [gr.Dropdown(visible=False, **build) for _ in range(sizes["model"] - len(roles))]
+    slots: list[Any] = []
+    for role in roles:
+        choices = {} if menus is None else {"choices": list(menus.get(spoken[role], []))}
+        label, value = f"{role.replace('_', ' ')} model", chosen.get(role, USUAL)
+        slots.append(gr.Dropdown(visible=True, label=label, value=value, allow_custom_value=True, **choices))
+    slots += [gr.Dropdown(visible=False, allow_custom_value=True) for _ in range(sizes["model"] - len(roles))]
     for kind, hidden in (("slider", gr.Slider), ("box", gr.Checkbox), ("menu", gr.Dropdown)):
         knobs = {name: o for name, o in found.knobs.items() if FIELDS[o.kind] == kind} if found else {}
         slots += [_filled(name, option, values.get(name, option.default)) for name, option in knobs.items()]
@@ -114,19 +148,29 @@ def read(values: Sequence[Any], sizes: Mapping[str, int]) -> dict[str, Any] | No
     return {"strategy": strategy_id, "models": models, "knobs": knobs}
 
 
-def model_menu(model_ids: Sequence[str]) -> list[tuple[str, str]]:
-    """Choices of a model that supports the target."""
-    return [("the usual one for the model", USUAL), *((model_id, model_id) for model_id in model_ids)]
-
-
-def promise_of(strategy_id: str) -> str:
-    """One line about what the strategy guarantees and does; registry text only, escaped by nature of its source."""
+def promise_of(strategy_id: str, settings: Mapping[str, Any] | None = None) -> str:
+    """One line about what the strategy guarantees with these knobs, and does; registry text only, escaped."""
     found = strategies().get(strategy_id)
     if found is None:
         return ""
-    guarantee = found.guarantee.value
+    guarantee = found.promises(settings or {}).value
     chip = f'<span class="dl-chip" data-kind="{guarantee}">{guarantee}</span>'
-    return f'<div class="dl-promise" title="{MEANING[guarantee]}">{chip} {_escape(found.about)}</div>'
+    needs = needed(found)
+    if needs and guarantee == found.guarantee.value:
+        needs = f" Only {guarantee} with {needs}."
+    elif needs:
+        needs = f" It would be {found.guarantee.value} with {needs}."
+    about = _escape(found.about + needs)
+    return f'<div class="dl-promise" title="{MEANING[guarantee]}">{chip} {about}</div>'
+
+
+def needed(strategy: Strategy) -> str:
+    """The knob values that its guarantee needs, in words; "" if it needs none."""
+    words = {True: "on", False: "off"}
+    return " and ".join(
+        f"{name.replace('_', ' ')} {words.get(value, value) if isinstance(value, bool) else value}"
+        for name, value in strategy.only.items()
+    )
 
 
 def _filled(name: str, option: Option, value: Any) -> Any:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from backend.catalog import Catalog
 from backend.types import Request
 from demos.parts.lent import LentRace, borrow, is_lent
 from demos.parts.race import Line, Race
+
+if TYPE_CHECKING:
+    from demos.parts.parade import Parade
 
 DEVICE = "device"  # concurrency id of everything that computes
 WAITING_ROOM = 8  # races that may wait for the device or run on it; later ones wait in the queue of the server
@@ -24,6 +29,7 @@ class Lab:
         self._warm: dict[str, set[tuple[str, ...]]] = {}
         self._races: dict[str, Race] = {}
         self._guard = threading.Lock()
+        self.parades: WeakValueDictionary[str, Parade] = WeakValueDictionary()  # by the visitor's session
         self.line = Line(self.catalog().lock)
         self._stepped = borrow() if is_lent() else None
 

@@ -7,8 +7,9 @@ walking trees, only new lines travel, and the browser can replay every moment wi
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from backend.registry import strategies
 from backend.trace import DRAFTED, Trace
 from backend.types import Fate, Mark, Step
 from demos.parts.race import Lane, Race, State
+from demos.parts.why import Cost, is_target, why_slower
 
 SCHEMA = 1
 MEANING = {
@@ -30,9 +32,10 @@ class LaneLog:
     """The lines of one lane's steps so far. A line: the running totals after the step, its note and its marks.
 
     [clock, units, target calls, draft calls, target rows, draft rows, target s, draft s, kept, judged, depth, note,
-    marks]
-    with kept, judged and depth (drafted positions) of this step alone, and a mark as
-    [slot behind the prompt, text, fate, token, p, q, parent, [[text, p], ...]], empty tail left out.
+    marks, {role: [calls, rows, seconds]}, {name: figure}]
+    with kept, judged, depth (drafted positions), roles and figures of this step alone, and a mark as
+    [slot behind the prompt, text, fate, token, p, q, parent, [[text, p], ...]], empty tails left out. Seconds of a
+    target's parts count as the target's, their calls and rows only in the roles.
     """
 
     text: str = ""
@@ -57,6 +60,12 @@ class LaneLog:
         self.agreed = at
         return None
 
+    @property
+    def cost(self) -> Cost:
+        """What the steps so far have cost."""
+        seconds, calls, _, rows, _, target, draft = self.totals
+        return Cost(len(self.written), seconds, int(calls), int(rows), target, draft)
+
     def _line(self, trace: Trace, step: Step) -> str:
         start, drafted = len(trace.prompt), [m for m in step.marks if m.fate in DRAFTED]
         for mark in step.marks:
@@ -68,14 +77,18 @@ class LaneLog:
         kept = sum(m.fate is Fate.KEPT for m in drafted)
         depth = len({m.slot for m in drafted})
         marks = [_mark(trace, mark, start) for mark in step.marks]
-        line = [clock, len(self.written), *rest, kept, len(drafted), depth, step.note, marks]
+        roles = {r: [n, step.rows.get(r, 0), round(step.spent.get(r, 0.0), 6)] for r, n in step.calls.items() if n}
+        line = [clock, len(self.written), *rest, kept, len(drafted), depth, step.note, marks, roles]
+        if step.figures:
+            line.append({name: _short(figure) for name, figure in step.figures.items()})
         return json.dumps(line, ensure_ascii=True, separators=(",", ":"), allow_nan=False) + "\n"
 
     def _count(self, step: Step) -> list[float]:
-        new = [step.seconds]
-        for counts in (step.calls, step.rows, step.spent):
-            target = counts.get("target", 0)
-            new += [target, sum(counts.values()) - target]
+        new: list[float] = [step.seconds]
+        for counts in (step.calls, step.rows):
+            new += [counts.get("target", 0), sum(n for role, n in counts.items() if not is_target(role))]
+        target = sum(seconds for role, seconds in step.spent.items() if is_target(role))
+        new += [target, sum(step.spent.values()) - target]
         self.totals = [a + b for a, b in zip(self.totals, new, strict=True)]
         return [round(x, 5) for x in self.totals]
 
@@ -109,7 +122,7 @@ class Snapshots:
             "state": overall(lanes),
             "ahead": ahead,
             "wall": 0.0 if self._recorded else round(time.perf_counter() - self._start, 2),
-            "prompt": prompt_text(request.prompt),
+            "prompt": max((prompt_text(lane.request.prompt) for lane in lanes), key=len),
             "budget": request.budget,
             "seed": request.seed,
             "temperature": request.sampling.temperature,
@@ -123,7 +136,7 @@ class Snapshots:
         return {
             "id": i + 1,
             "strategy": request.strategy,
-            "name": known.title if known else request.strategy,
+            "name": self._name(i, lanes),
             "family": known.family if known else "",
             "guarantee": guarantee,
             "meaning": MEANING.get(guarantee, ""),
@@ -134,16 +147,34 @@ class Snapshots:
             "fraction": round(lane.fraction, 3),
             "end": lane.trace.end if lane.trace else "",
             "exact": self._exact(i, lanes),
+            "why": why_slower(self._logs[i].cost, self._logs[0].cost) if i else "",
             "log": self._logs[i].text,
         }
 
+    @staticmethod
+    def _name(i: int, lanes: Sequence[Lane]) -> str:
+        """The strategy's title; where several lanes run it, with the knob values that tell them apart."""
+        strategy_id = lanes[i].request.strategy
+        known = strategies().get(strategy_id)
+        if known is None:
+            return strategy_id
+        usual = {name: option.default for name, option in known.knobs.items()}
+        settings = [{**usual, **lane.request.knobs} for lane in lanes if lane.request.strategy == strategy_id]
+        mine = {**usual, **lanes[i].request.knobs}
+        own = [name for name in usual if any(setting.get(name) != mine[name] for setting in settings)]
+        values = [str(mine[name]) if isinstance(mine[name], str) else f"{name} {mine[name]}" for name in own]
+        return " · ".join([known.title, *values])
+
     def _exact(self, i: int, lanes: Sequence[Lane]) -> dict[str, Any]:
-        """How the text compares with lane 1's: same | differs (at, gap) | sample | nothing to say yet."""
+        """The text against lane 1's: same | differs (at, gap) | sample | prompts | model | nothing to say yet."""
         lane, base = lanes[i], lanes[0]
         if i == 0:
             return {"kind": "baseline"}
         if lane.trace is None or base.trace is None or not lane.trace.steps or not base.trace.steps:
             return {"kind": ""}
+        if lane.trace.prompt != base.trace.prompt:
+            same = lane.trace.request.models.get("target") == base.trace.request.models.get("target")
+            return {"kind": "prompts" if same else "model"}
         start = len(lane.trace.prompt)
         if lane.state.over and base.state.over:
             if i not in self._final:
@@ -190,8 +221,16 @@ def overall(lanes: Sequence[Lane]) -> str:
 
 
 def prompt_text(prompt: Any) -> str:
-    """The text of a prompt, whatever form it has."""
-    return str(prompt.get("text", "")) if isinstance(prompt, dict) else str(prompt)
+    """The text of a prompt, whatever form it has; several prompts with a line of --- between them."""
+    if not isinstance(prompt, Mapping):
+        return str(prompt)
+    texts = prompt.get("texts")
+    return "\n---\n".join(map(str, texts)) if isinstance(texts, list) else str(prompt.get("text", ""))
+
+
+def _short(figure: float) -> float | None:
+    """Six digits of a figure; None where it is no number."""
+    return float(f"{figure:.6g}") if math.isfinite(figure) else None
 
 
 def _mark(trace: Trace, mark: Mark, start: int) -> list[Any]:

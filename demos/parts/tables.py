@@ -14,10 +14,11 @@ from backend.registry import strategies
 from backend.trace import SCHEMA, Trace, speedup_modelled
 from demos.parts.race import Lane
 from demos.parts.snapshot import recorded
+from demos.parts.why import Cost, why_slower
 
 SUMMARY = [
     "strategy", "tokens", "calls", "draft calls", "seconds", "tok/s", "tok/call", "kept", "× calls", "× modelled",
-    "× time", "against lane 1", "end",
+    "× time", "against lane 1", "end", "why slower",
 ]  # fmt: skip
 STEPS = [
     "lane",
@@ -42,7 +43,7 @@ def summary_rows(lanes: Sequence[Lane]) -> list[list[Any]]:
     base = lanes[0].trace.summary() if lanes[0].trace else None
     for i, lane in enumerate(lanes):
         if lane.trace is None:
-            rows.append([_title(lane.request.strategy), *[None] * 10, "", lane.message])
+            rows.append([_title(lane.request.strategy), *[None] * 10, "", lane.message, ""])
             continue
         s, against = lane.trace.summary(), "baseline"
         speeds: list[float | None] = [1.0, 1.0, 1.0]
@@ -58,6 +59,7 @@ def summary_rows(lanes: Sequence[Lane]) -> list[list[Any]]:
             round(s.units_per_second, 2), round(s.mean_acceptance_length, 3),
             *(None if x is None else round(x, 3) for x in (s.alpha, *speeds)), against,
             lane.trace.end or lane.state.value,
+            why_slower(Cost.of(lane.trace), Cost.of(lanes[0].trace)) if i and lanes[0].trace else "",
         ])  # fmt: skip
     return rows
 
@@ -117,6 +119,8 @@ def download(race_id: str, lanes: Sequence[Lane], label: str, folder: Path) -> s
 
 def _against(lane: Lane, base: Lane) -> str:
     assert lane.trace is not None
+    if base.trace and lane.trace.prompt != base.trace.prompt:
+        return "other prompts"
     found = lane.trace.difference(base.trace) if base.trace else None
     if found is None:
         return "same text"

@@ -1,4 +1,4 @@
-"""The two custom views, both drawn in the browser (assets/ui) from snapshots of `demos.parts.snapshot`.
+"""The custom views, all drawn in the browser (assets/ui) from snapshots of `demos.parts.snapshot`.
 
 Their templates are static and the scripts write text nodes only, so no text of a model or a visitor becomes markup.
 """
@@ -16,11 +16,28 @@ STATIC: dict[str, Any] = {"html_template": "<div></div>", "apply_default_css": F
 
 def lane_board(value: dict[str, Any] | None, race: str) -> gr.HTML:
     """The lanes of a race side by side, with token card, legend and replay. race: name that views of a tab share."""
-    start = "window.DecodingLab.mountBoard(element, props, watch)"
-    return gr.HTML(value, js_on_load=start, elem_id=f"{race}-board", race=race, **STATIC)
+    return gr.HTML(value, js_on_load=_mount("mountBoard"), elem_id=f"{race}-board", race=race, **STATIC)
+
+
+def look_inside(race: str) -> gr.HTML:
+    """One lane and one step of that race from near: draft tree, acceptance by depth, calls in time, figures."""
+    return gr.HTML(js_on_load=_mount("mountInside"), elem_id=f"{race}-inside", race=race, **STATIC)
 
 
 def live_plots(race: str) -> gr.HTML:
     """Progress, acceptance and cost of the race that the board of the same name shows; nothing is sent twice."""
-    start = "window.DecodingLab.mountPlots(element, props)"
-    return gr.HTML(js_on_load=start, elem_id=f"{race}-plots", race=race, plotly=url(plotly_js()), **STATIC)
+    plotly = url(plotly_js())
+    return gr.HTML(js_on_load=_mount("mountPlots"), elem_id=f"{race}-plots", race=race, plotly=plotly, **STATIC)
+
+
+def gallery_table(value: dict[str, Any] | None, name: str) -> gr.HTML:
+    """Rows of strategies that can be sorted, from snapshots of `demos.parts.parade`."""
+    return gr.HTML(value, js_on_load=_mount("mountGallery"), elem_id=f"{name}-table", **STATIC)
+
+
+def _mount(function: str) -> str:
+    """Script that starts a view as soon as the scripts of the page are there, which a slow network may delay."""
+    return (
+        f"const go = () => window.DecodingLab?.{function} ? window.DecodingLab.{function}(element, props, watch)"
+        " : setTimeout(go, 30); go();"
+    )

@@ -12,46 +12,9 @@ from gradio_client import Client
 
 from tests.ui.conftest import LABEL
 from tests.ui.fakes import HOSTILE
+from tests.ui.visits import DONE, LANE, Visit
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-LANE = '.dl-lane[data-lane="{}"]'
-DONE = LANE + '[data-state="done"]'
-
-
-class Visit:
-    """A page, and everything it asked for or complained about."""
-
-    def __init__(self, browser: Any, url: str, width: int, height: int, query: str = "", **context: Any) -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": height}, **context)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
-        self.requests: list[str] = []
-        self.errors: list[str] = []
-        self.page.on("request", lambda r: self.requests.append(r.url))
-        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
-        self.page.goto(url + query)
-        self.page.wait_for_selector("#text-run")
-        self.page.wait_for_selector(".dl-lane")
-
-    def check(self) -> None:
-        """Nothing left this machine, nothing failed, nothing is wider than the screen."""
-        foreign = [r for r in self.requests if not re.match(r"(data|blob):|https?://(127\.0\.0\.1|localhost)[:/]", r)]
-        assert foreign == []
-        assert self.errors == []
-        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert self.page.evaluate(wide) <= 0
-
-    def text(self, selector: str) -> str:
-        return str(self.page.inner_text(selector))
-
-    def tokens(self, lane: int) -> int:
-        return int(self.page.locator(f"{LANE.format(lane)} .dl-text .dl-tok:not([hidden])").count())
-
-    def run(self, budget: int = 24) -> None:
-        self.page.fill("#text-budget input[type=number]", str(budget))
-        self.page.locator("#text-budget input[type=number]").blur()
-        self.page.click("#text-run")
 
 
 @pytest.fixture
@@ -76,6 +39,7 @@ def test_first_screen_is_a_recorded_race_that_can_be_replayed(visit: Visit) -> N
     page.wait_for_function("DecodingLab.race('text').playing")
     page.keyboard.press("End")
     page.wait_for_function("document.querySelectorAll('.dl-lane .dl-text .dl-tok:not([hidden])').length === 120")
+    page.locator("#text-plots").scroll_into_view_if_needed()
     page.wait_for_selector("#text-plots .main-svg")
     visit.check()
 

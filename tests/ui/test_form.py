@@ -7,10 +7,13 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from backend.registry import strategies
+from backend.catalog import Entry
+from backend.errors import UserError
+from backend.registry import Strategy, strategies
+from backend.types import Request
 from demos import text
 from demos.parts import form as form_module
-from demos.parts import knobs, links
+from demos.parts import knobs, links, snapshot
 from demos.parts.lab import Lab
 from tests.ui.fakes import FakeCatalog
 
@@ -138,3 +141,76 @@ def test_numbers_of_links_are_clamped(given: Any, read: float) -> None:
 def test_hostile_links_fill_nothing_unknown(lane: Any) -> None:
     cleaned = form_module.clean(lane)
     assert cleaned is None or cleaned == {"strategy": "speculative", "models": {}, "knobs": {}}
+
+
+# ------------------------------------------------------------------------------- promises, roles and several prompts
+def conditional() -> Strategy:
+    """A strategy whose promise a knob decides."""
+    return next(s for s in knobs.offered("causal") if s.only)
+
+
+def test_the_promise_follows_the_knobs_and_says_what_it_needs() -> None:
+    found = conditional()
+    kept, needs = knobs.promise_of(found.id, found.only), knobs.needed(found)
+    assert f'data-kind="{found.guarantee.value}"' in kept
+    assert f"Only {found.guarantee.value} with {needs}." in kept
+    name, value = next(iter(found.only.items()))
+    option = found.knobs[name]
+    others = [c for c in option.choices if c != value] or [v for v in (option.low, option.high) if v != value]
+    lost = knobs.promise_of(found.id, {**found.only, name: others[0]})
+    assert 'data-kind="lossy"' in lost
+    assert f"It would be {found.guarantee.value} with {needs}." in lost
+    updates = knobs.show(found.id, SIZES, {"knobs": {**found.only, name: others[0]}})
+    assert 'data-kind="lossy"' in updates[0]
+
+
+def test_a_knob_changes_the_promise_of_its_lane() -> None:
+    """The page has an event from every knob of a lane to the lane's promise line."""
+    with gr.Blocks() as page:
+        lane = knobs.build_lane(2, conditional().id, knobs.offered("causal"), {})
+    slots = {slot._id for slot in lane.slots[SIZES["model"] :]}
+    listened = {target for fn in page.fns.values() for target, event in fn.targets if event == "input"}
+    assert slots <= listened
+
+
+def test_model_menus_hold_only_models_that_speak_the_role() -> None:
+    class Catalog(FakeCatalog):
+        def entries(self) -> list[Entry]:
+            heads = Entry("house/some-heads", "Some heads", "house", "text", "heads", 1, "Heads.", True)
+            return [*super().entries(), heads]
+
+    known = knobs.offered("causal")
+    menus = knobs.model_menus(Catalog(), known)  # type: ignore[arg-type]
+    for strategy in known:
+        spoken = strategy.describe()["roles"]
+        slots = knobs.show_slots(strategy.id, SIZES, {}, menus)
+        for role, slot in zip([r for r in spoken if r != "target"], slots, strict=False):
+            ids = {model_id for _, model_id in slot.choices}
+            assert knobs.USUAL in ids
+            assert ("house/some-heads" in ids) is (spoken[role] == "heads")
+            assert ("house/fake-draft" in ids) is (spoken[role] == "causal")
+    assert "house/some-heads" not in {e.id for e in knobs.targets(Catalog(), known)}  # type: ignore[arg-type]
+
+
+def test_lines_of_dashes_separate_prompts_for_those_who_answer_several() -> None:
+    together = next(s for s in knobs.offered("causal") if s.describe()["roles"]["target"] == form_module.SEVERAL)
+    lanes = [{"strategy": s, "models": {}, "knobs": {}} for s in (together.id, "jacobi")]
+    base, several, other = form_module.make_requests(form(prompt="one\n---\n two \n\n---\n", lanes=lanes))
+    assert base.prompt == other.prompt == "one"
+    assert several.prompt == {"texts": ["one", " two "], "chat": True}
+    assert snapshot.prompt_text(several.prompt) == "one\n---\n two "
+    with pytest.raises(UserError, match="prompt is empty"):
+        form_module.make_requests(form(prompt="---\n---"))
+
+
+def test_a_strategy_for_another_kind_of_model_gets_the_usual_one_of_that_kind() -> None:
+    class Catalog(FakeCatalog):
+        def entries(self) -> list[Entry]:
+            return [*super().entries(), Entry("house/fleet", "", "house", "text", "fleet", 1, "", True)]
+
+    together = next(s for s in knobs.offered("causal") if s.describe()["roles"]["target"] == form_module.SEVERAL)
+    requests = [Request(s, "x", {"target": "local/fake"}) for s in (together.id, "jacobi")]
+    first, second = form_module.fitted(requests, Catalog())  # type: ignore[arg-type]
+    assert dict(first.models) == {}
+    assert dict(second.models) == {"target": "local/fake"}
+    assert form_module.fitted(requests, FakeCatalog()) == requests, "models of one kind serve all"  # type: ignore[arg-type]

@@ -63,6 +63,21 @@ def test_marks_rebuild_the_text() -> None:
     assert all(m[-1] is not None for m in marks), "an empty tail is left out"
 
 
+def test_lanes_of_one_strategy_are_told_apart_by_their_knobs() -> None:
+    knobs = [{"gamma": 2}, {"gamma": 5}, {}]
+    lanes = [Lane(Request("speculative", "x", knobs=k)) for k in knobs] + [Lane(Request("jacobi", "x"))]
+    names = [lane["name"] for lane in Snapshots("run", 4).take(lanes)["lanes"]]
+    title = names[0].partition(" · ")[0]
+    assert names[:3] == [f"{title} · gamma 2", f"{title} · gamma 5", f"{title} · gamma 4"]
+    assert "·" not in names[3]
+
+
+def test_other_prompts_are_not_compared() -> None:
+    base = trace_of("autoregressive")
+    other = replace(base, prompt=(*base.prompt, 1))
+    assert recorded([base, other], "then")["lanes"][1]["exact"] == {"kind": "prompts"}
+
+
 def test_trees_keep_their_parents() -> None:
     marks = [m for row in lines(recorded([trace_of("token_recycling")], "then")["lanes"][0]) for m in row[12]]
     assert any(len(m) > 6 and m[6] is not None for m in marks)
@@ -128,8 +143,8 @@ def test_tables_have_a_row_a_lane_and_a_row_a_step() -> None:
     lanes = [finished(trace_of("autoregressive")), finished(trace_of("speculative")), failed]
     rows = tables.summary_rows(lanes)
     assert [len(row) for row in rows] == [len(tables.SUMMARY)] * 3
-    assert rows[1][-2] == "same text"
-    assert rows[2][-1] == "It broke."
+    assert rows[1][-3] == "same text"
+    assert rows[2][-2:] == ["It broke.", ""]
     steps = tables.step_rows(lanes)
     assert len(steps) == sum(len(lane.trace.steps) for lane in lanes if lane.trace)
     assert {len(row) for row in steps} == {len(tables.STEPS)}
