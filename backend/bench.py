@@ -27,11 +27,12 @@ from backend.chance import Ask, Seeded
 from backend.costs import cost_curve, interpolated
 from backend.errors import UserError
 from backend.meter import Meter
-from backend.protocols import CausalSession
+from backend.protocols import CausalSession, FleetSession, Model
+from backend.quality import log_likelihood
 from backend.registry import compatible, find
 from backend.run import decode
 from backend.trace import Trace, speedup_modelled, summarise
-from backend.types import Request, Sampling
+from backend.types import Guarantee, Request, Sampling
 
 PROMPTS = ASSETS / "prompts.jsonl"
 BASELINE = "autoregressive"
@@ -231,6 +232,9 @@ def row(
             "overhead": _overhead(timed),
             "outside_model_calls": 1.0 - sum(total.spent.values()) / total.seconds,
         }
+        if isinstance(lane, OurLane) and (lane.name == BASELINE or out["guarantee"] == Guarantee.LOSSY):
+            worth = [w for t in ours if (w := log_likelihood(t, lane.catalog)) is not None]
+            out["log_likelihood"] = statistics.fmean(worth) if worth else None
     return out
 
 
@@ -323,6 +327,17 @@ def peer_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
+def _runnable(catalog: Catalog, model: Model) -> list[str]:
+    """Strategies for one text that the model can play the target of, and whose other models are here."""
+    here = {entry.id: entry.available for entry in catalog.entries()}
+    return [
+        s.id
+        for s in compatible(model.speaks)
+        if s.protocol is not FleetSession
+        and all(here.get(catalog.default(role, model.id), True) for role in s.roles if role != "target")
+    ]
+
+
 def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
     """Run the benchmark that the arguments describe; {"environment", "rows", ...}. Raises UserError."""
     if args.tab != "text":
@@ -332,7 +347,7 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
     catalog = Catalog(device=args.device, dtype=args.dtype, threads=args.threads)
     prompts = read_prompts(args.prompts, args.kinds.split(",") if args.kinds else ())
     model = catalog.get(args.model)
-    names = args.strategies.split(",") if args.strategies else [s.id for s in compatible(frozenset({CausalSession}))]
+    names = args.strategies.split(",") if args.strategies else _runnable(catalog, model)
     names = list(dict.fromkeys(names if args.counts else [BASELINE, *names]))
     sampling = Sampling(temperature=args.temperature)
     ours = [OurLane(n, catalog, args.model, sampling, args.new_tokens, args.draft) for n in names]
@@ -375,11 +390,14 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
 
 def _modelled(
     catalog: Catalog, lane: OurLane, target: dict[int, float], timed: list[list[Timed]]
-) -> Callable[[Trace], float]:
-    """Speedup from the cost curves alone: what remains if nothing but model calls took time."""
+) -> Callable[[Trace], float] | None:
+    """Speedup if nothing but model calls took time, from their cost curves; None beside models that have none."""
     traces = [t.trace for t in timed[0] if t.trace is not None]
     roles = {role: model for t in traces for role, model in t.request.models.items() if role != "target"}
-    ratio = sum(cost_curve(catalog.get(m), catalog.sync, rows=(1,))[1] for m in roles.values()) / target[1]
+    others = [catalog.get(model_id) for model_id in roles.values()]
+    if any(CausalSession not in other.speaks for other in others):
+        return None
+    ratio = sum(cost_curve(other, catalog.sync, rows=(1,))[1] for other in others) / target[1]
     return lambda trace: speedup_modelled(trace, interpolated(target), ratio)
 
 

@@ -64,11 +64,18 @@ def report(result: Mapping[str, Any]) -> str:
         f"- `{name}`: {ratio:.2f} x transformers' counterpart at its best precision and setting, in wall time"
         for name, ratio in result["over_peer"].items()
     )
+    own = next((r.get("log_likelihood") for r in result["rows"] if r["strategy"] == "autoregressive"), None)
+    worth = "\n".join(
+        f"- `{r['strategy']}` is lossy: its texts are worth {r['log_likelihood']:.2f} nats a token to the target, "
+        f"plain decoding's {own:.2f}"
+        for r in result["rows"]
+        if own is not None and r.get("log_likelihood") is not None and r["strategy"] != "autoregressive"
+    )
     share = (
         f"Runner, marks, hover options and trace take {result['run_overhead']:.1%} of plain decoding, measured against "
         "a bare loop in the same process."
     )
-    return f"{where}\n\n{table(result['rows'])}\n\n{peer}\n\n{share}"
+    return "\n\n".join(part for part in (where, table(result["rows"]), peer, worth, share) if part)
 
 
 def show(source: Path | None, target: Path | None, check: Path | None) -> int:

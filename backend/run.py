@@ -139,7 +139,9 @@ class Run(Iterator[Step]):
             for token in (mark.token, *(token for token, _ in mark.options)):
                 if token is not None and token not in self._pieces:
                     self._pieces[token] = self._codec.piece(token)
-        return replace(step, index=len(self._stamped), calls=calls, rows=rows, seconds=seconds, spent=spent)
+        figures = {**step.figures, **(step.measure() if step.measure else {})}
+        stamps = replace(step, index=len(self._stamped), calls=calls, rows=rows, seconds=seconds, spent=spent)
+        return replace(stamps, figures=figures, measure=None)
 
 
 def decode(

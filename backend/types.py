@@ -13,7 +13,7 @@ Glossary, one meaning each, used in names, docs and on the screen:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -74,6 +74,7 @@ class Step:
         marks: what happened to which slot.
         note: one short phrase for the step table.
         figures: named numbers of this step for live views, such as the acceptance that another rule would reach.
+        measure: gives more figures; the runner calls it at once, when the clock of the step has stopped.
         frame: dense snapshot for live views (not stored in JSON).
         index: number of the step, from 0.
         calls: forward passes since the previous step, by role; where a model has parts that are called apart, the
@@ -90,6 +91,7 @@ class Step:
     seconds: float = 0.0
     spent: Mapping[str, float] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
+    measure: Callable[[], Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,9 +237,10 @@ def explain(chosen: Sequence[str]) -> str:
                 if found.paper[:4].isdigit()
                 else found.paper
             )
-            promise = f"**{found.guarantee.value}**: {MEANING[found.guarantee.value]}."
+            usual = found.promises({}).value
+            promise = f"**{usual}**: {MEANING[usual]}."
             if found.only:
-                promise += f" That needs {knobs.needed(found)}; otherwise it is lossy."
+                promise += f" It is {found.guarantee.value} with {knobs.needed(found)}, and lossy otherwise."
             source = f"Source: {link}; `backend/strategies/{PROTOCOL}/{found.id}.py`."
             parts.append(f"#### {found.title}\n{found.about}\n\n{rest}\n\n{promise} {source}")
     return "\n\n".join(parts)

@@ -3,7 +3,7 @@
 They learn SmolLM2's own odds on text that it wrote, over the tokens of `house/smollm2-draft` and through SmolLM2's own
 frozen head. Hidden states come from `smollm2_features`. Medusa's and Hydra's heads see the true text up to their place;
 EAGLE's layer is trained on its own predictions, three places in a row (the training-time test of EAGLE-3), with a
-small loss on the predicted states too. `--device cpu` made the weights that ship, in the minutes that RECIPES states.
+small loss on the predicted states too. `--device cpu` made the weights that ship, as their cards state.
 
 The card holds what the file's own weights do on conversations whose user's turn was not trained on, and on the bench's
 prompts.

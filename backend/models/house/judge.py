@@ -70,6 +70,6 @@ def save_judge(path: Path, weight_C: Tensor, bias: Tensor) -> None:
 def load_judge(model_id: str, path: Path, codec: TextCodec, device: torch.device) -> LinearJudge:
     """The judge in a file of `save_judge`. Raises UserError if there is no such file."""
     if not path.is_file():
-        raise UserError(f"There is no judge at {path}: train it with python -m backend.train.smollm2_judge.")
+        raise UserError(f"{path.name} is not in assets/house: train it with python -m backend.train.smollm2_judge.")
     state = load_file(path)
     return LinearJudge(model_id, state["weight_C"], state["bias"], codec, device)

@@ -8,6 +8,7 @@ Show: acceptance of the first slot, equal to the best possible, beside that of a
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 from torch import Tensor
@@ -46,4 +47,4 @@ def greedy_multi_draft(
         target.commit(kept)
         draft.commit(kept)
         marks = judged_tree(slot, tree.tokens, tree.parents, path, kept, scores, q, refused)
-        yield Step(marks, note=f"{len(tree.tokens)} guesses", figures=figures(p, q, drafts, greedy))
+        yield Step(marks, note=f"{len(tree.tokens)} guesses", measure=partial(figures, p, q, drafts, greedy))

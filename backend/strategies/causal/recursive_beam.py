@@ -10,6 +10,7 @@ Show: trees that are wide where the drafter doubts and deep where it is sure.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -51,7 +52,7 @@ def recursive_beam(
         target.commit(kept)
         draft.commit(kept)
         marks = judged_tree(slot, x, parents, path, kept, scores, q, refused)
-        yield Step(marks, note=f"{len(x)} guesses", figures=figures(scores.p_NV, q, beams, siblings))
+        yield Step(marks, note=f"{len(x)} guesses", measure=partial(figures, scores.p_NV, q, beams, siblings))
 
 
 def arrivals(

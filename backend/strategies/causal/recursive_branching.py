@@ -10,6 +10,7 @@ call beside speculative sampling's.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 from backend.chance import Ask
@@ -39,4 +40,4 @@ def recursive_branching(
         target.commit(kept)
         draft.commit(kept)
         marks = judged_tree(slot, x, parents, path, kept, scores, q, refused)
-        yield Step(marks, note=f"{len(x)} guesses", figures=figures(scores.p_NV, q, branch, siblings))
+        yield Step(marks, note=f"{len(x)} guesses", measure=partial(figures, scores.p_NV, q, branch, siblings))

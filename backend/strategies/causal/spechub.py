@@ -8,6 +8,7 @@ Show: the same acceptance as greedy multi-draft with two drafts.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 from torch import Tensor
@@ -47,4 +48,4 @@ def spechub(
         target.commit(kept)
         draft.commit(kept)
         marks = judged_tree(slot, tree.tokens, tree.parents, path, kept, scores, q, refused)
-        yield Step(marks, note=f"{len(tree.tokens)} guesses", figures=figures(p, q, 2, greedy))
+        yield Step(marks, note=f"{len(tree.tokens)} guesses", measure=partial(figures, p, q, 2, greedy))

@@ -7,6 +7,7 @@ Show: acceptance as drafts are added, beside the best that any rule could reach 
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Literal
 
 from torch import Tensor
@@ -49,4 +50,4 @@ def spectr(
         target.commit(kept)
         draft.commit(kept)
         marks = judged_tree(slot, tree.tokens, tree.parents, path, kept, scores, q, refused)
-        yield Step(marks, note=f"{len(tree.tokens)} guesses", figures=figures(p, q, drafts, independent))
+        yield Step(marks, note=f"{len(tree.tokens)} guesses", measure=partial(figures, p, q, drafts, independent))

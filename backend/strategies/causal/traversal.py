@@ -9,6 +9,7 @@ Show: which nodes were tried, beside recursive branching on the same tree.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 from backend.chance import Ask
@@ -40,4 +41,4 @@ def traversal(
         tried = len(refused) + len(path[-1:])
         marks = judged_tree(slot, x, parents, path, kept, scores, q, refused)
         note = f"{tried} of {len(x)} guesses tried"
-        yield Step(marks, note=note, figures=figures(scores.p_NV, q, branch, siblings))
+        yield Step(marks, note=note, measure=partial(figures, scores.p_NV, q, branch, siblings))
