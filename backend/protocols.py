@@ -244,6 +244,13 @@ class MaskedSession(Protocol):
 
 
 @runtime_checkable
+class GridSession(MaskedSession, Protocol):
+    """A masked session that knows where its slots lie: canvas_L is a grid, row by row."""
+
+    grid: tuple[int, int]  # (height, width); height * width slots
+
+
+@runtime_checkable
 class ScaleSession(Protocol):
     """Token maps written coarse to fine."""
 
@@ -256,6 +263,18 @@ class ScaleSession(Protocol):
 
     def commit(self, tokens_N: Sequence[int]) -> None:
         """Write the current scale and move to the next."""
+        ...
+
+
+@runtime_checkable
+class FlexibleSession(ScaleSession, Protocol):
+    """A scale session that can leave sizes out, since each of its maps is the whole picture and not a residual."""
+
+    def plan(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Write these of the sizes instead of all, in the same order. Only before anything is scored or committed.
+
+        Raises UserError for a size that the model does not offer.
+        """
         ...
 
 
@@ -335,7 +354,9 @@ PROTOCOL_NAMES: Mapping[type, str] = {
     NestedSession: "nested",
     BlockSession: "block",
     MaskedSession: "masked",
+    GridSession: "grid",
     ScaleSession: "scale",
+    FlexibleSession: "flexible",
     ContinuousSession: "continuous",
     DenoiserSession: "diffusion",
     ForecastSession: "forecast",

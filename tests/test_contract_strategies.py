@@ -27,7 +27,9 @@ from backend.protocols import (
     ContinuousSession,
     DenoiserSession,
     FleetSession,
+    FlexibleSession,
     ForecastSession,
+    GridSession,
     HeadsSession,
     JudgeSession,
     MaskedSession,
@@ -48,6 +50,7 @@ from tests.toys_block import ToyBlock
 from tests.toys_continuous import ToyContinuous, ToyDenoiser, ToyForecaster
 from tests.toys_fleet import ToyFleet
 from tests.toys_heads import ToyHeads
+from tests.toys_image import ToyFlexible, ToyGrid
 from tests.toys_judge import ToyJudge
 from tests.toys_mixing import ToyMixing
 from tests.toys_nested import ToyNested
@@ -99,7 +102,9 @@ def toy_models(strategy: Strategy, variant: str) -> dict[str, Toy]:
                 NestedSession: lambda name, i: ToyNested(name, target, seed=100 + i),
                 BlockSession: lambda name, i: ToyBlock(name, target, seed=100 + i),
                 MaskedSession: lambda name, i: ToyMasked(name, seed=3 + i),
+                GridSession: lambda name, i: ToyGrid(name, seed=3 + i),
                 ScaleSession: lambda name, i: ToyScale(name, seed=5 + i),
+                FlexibleSession: lambda name, i: ToyFlexible(name, seed=5 + i),
                 ContinuousSession: lambda name, i: ToyContinuous(name, pull=0.7 - 0.1 * i),
                 DenoiserSession: lambda name, i: ToyDenoiser(model_id=name, mean=1.5 - 0.1 * i),
                 ForecastSession: lambda name, i: ToyForecaster(name, phi=0.8 - 0.1 * i),

@@ -13,7 +13,9 @@ from backend.protocols import (
     CausalSession,
     ContinuousSession,
     DenoiserSession,
+    FlexibleSession,
     ForecastSession,
+    GridSession,
     MaskedSession,
     Prompt,
     ScaleSession,
@@ -21,6 +23,7 @@ from backend.protocols import (
 from backend.types import Sampling
 from tests.toys import Toy, ToyCausal, ToyCausalSession, ToyMasked, ToyScale, canvases, causal_pair
 from tests.toys_continuous import ToyContinuous, ToyDenoiser, ToyForecaster, clean
+from tests.toys_image import ToyFlexible, ToyGrid
 
 PLAIN = Sampling(temperature=1.0)
 
@@ -30,7 +33,9 @@ PLAIN = Sampling(temperature=1.0)
     [
         (ToyCausal(), CausalSession),
         (ToyMasked(), MaskedSession),
+        (ToyGrid(), GridSession),
         (ToyScale(), ScaleSession),
+        (ToyFlexible(), FlexibleSession),
         (ToyContinuous(), ContinuousSession),
         (ToyDenoiser(), DenoiserSession),
         (ToyForecaster(), ForecastSession),

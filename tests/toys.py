@@ -237,6 +237,7 @@ class ToyMasked(Toy):
         self.size = size
         canvases = size**length
         self.joint = random_law(seed, canvases, zeros).reshape([size] * length)
+        self._rows: dict[tuple[tuple[int, ...], Sampling], Tensor] = {}
 
     def given(self, canvas_L: Sequence[int]) -> Tensor:
         """p_LV: the marginal of every slot given the known ones; known slots are one-hot."""
@@ -250,6 +251,13 @@ class ToyMasked(Toy):
             row_V = joint.movedim(slot, 0).reshape(self.size, -1).sum(1) / joint.sum()
             rows.append(row_V if token < 0 else torch.eye(self.size, dtype=torch.float64)[token])
         return torch.stack(rows)
+
+    def rows(self, canvas_L: Sequence[int], sampling: Sampling) -> Tensor:
+        """p_LV as sessions return it."""
+        key = (tuple(canvas_L), sampling)
+        if key not in self._rows:
+            self._rows[key] = filtered(self.given(canvas_L), sampling, [[]] * len(canvas_L))
+        return self._rows[key]
 
     def make(self, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> ToyMaskedSession:
         return ToyMaskedSession(self, prompt.tokens, sampling, meter)
@@ -268,8 +276,7 @@ class ToyMaskedSession(Counting):
         """See `MaskedSession.denoise`."""
         assert len(canvas_L) == self._model.length
         self.charge(len(canvas_L))
-        p_LV = filtered(self._model.given(canvas_L), self._sampling, [[]] * len(canvas_L))
-        return p_LV
+        return self._model.rows(canvas_L, self._sampling)
 
 
 # ------------------------------------------------------------------------------------------------------------ scale
@@ -294,12 +301,20 @@ class ToyScale(Toy):
         self.size = size
         self._seed = seed
         self._zeros = zeros
+        self._tables: dict[tuple[int, ...], ToyMasked] = {}
+
+    def table(self, coarser: Sequence[int], at: int) -> ToyMasked:
+        """The joint table of scale `at` given all tokens of coarser scales."""
+        h, w = self.sizes[at]
+        if (at, *coarser) not in self._tables:
+            seed = mix(self._seed, coarser)
+            self._tables[at, *coarser] = ToyMasked(seed=seed, length=h * w, size=self.size, zeros=self._zeros)
+        return self._tables[at, *coarser]
 
     def given(self, coarser: Sequence[int], at: int, partial_N: Sequence[int] | None = None) -> Tensor:
         """p_NV of the slots of scale `at` given all tokens of coarser scales and the known ones of this one."""
-        h, w = self.sizes[at]
-        table = ToyMasked(seed=mix(self._seed, coarser), length=h * w, size=self.size, zeros=self._zeros)
-        return table.given(partial_N if partial_N is not None else [-1] * (h * w))
+        table = self.table(coarser, at)
+        return table.given(partial_N if partial_N is not None else [-1] * table.length)
 
     def make(self, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> ToyScaleSession:
         assert not prompt.tokens, "this toy writes whole images"
@@ -319,9 +334,9 @@ class ToyScaleSession(Counting):
 
     def score(self, partial_N: Sequence[int] | None = None) -> Tensor:
         """See `ScaleSession.score`."""
-        p_NV = self._model.given(self.written, self.at, partial_N)
-        self.charge(len(p_NV))
-        return filtered(p_NV, self._sampling, [[]] * len(p_NV))
+        table = self._model.table(self.written, self.at)
+        self.charge(table.length)
+        return table.rows(partial_N if partial_N is not None else [-1] * table.length, self._sampling)
 
     def commit(self, tokens_N: Sequence[int]) -> None:
         """See `ScaleSession.commit`."""

@@ -1,0 +1,1 @@
+"""Strategies whose target is a masked session: a canvas whose slots are filled in any order."""
