@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
 from backend.catalog import Catalog
 from backend.meter import Meter
 from backend.protocols import CausalSession, Prompt
+from backend.registry import strategies
 from backend.trace import Trace
-from backend.types import Sampling
+from backend.types import Guarantee, Request, Sampling
 
 AT_ONCE = 64  # tokens a call
+
+
+def is_lossy(request: Request) -> bool:
+    """Whether the strategy, with these knobs, promises nothing about the law of its output."""
+    known = strategies().get(request.strategy)
+    return known is not None and known.promises(request.knobs) is Guarantee.LOSSY
+
+
+def weighed(trace: Trace, catalog: Catalog) -> Trace:
+    """The trace with what its output is worth to the target, as far as that can be said."""
+    worth = log_likelihood(trace, catalog)
+    return trace if worth is None else replace(trace, worth={"log_likelihood": worth})
 
 
 def log_likelihood(trace: Trace, catalog: Catalog) -> float | None:

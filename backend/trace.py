@@ -74,7 +74,8 @@ class Trace:
     pieces: readable text of every token that occurs, so that a trace can be shown without its model.
     environment: device, dtype, threads, versions; the request holds models and knobs as
     resolved. end: "" while running, then "budget",
-    "end token", "stopped" or "error: <sentence>".
+    "end token", "stopped" or "error: <sentence>". worth: measures of the finished output that no run pays for, such as
+    log_likelihood (nats a token under the target at temperature 1).
     """
 
     request: Request
@@ -83,6 +84,7 @@ class Trace:
     environment: Mapping[str, Any] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
     end: str = ""
+    worth: Mapping[str, float] = field(default_factory=dict)
 
     def replay(self, num_steps: int | None = None) -> list[int]:
         """The canvas after the first `num_steps` steps (all if None): prompt and committed tokens, -1 where open."""
@@ -130,6 +132,7 @@ class Trace:
             "environment": dict(self.environment),
             "steps": [_step_to_json(step) for step in self.steps],
             "end": self.end,
+            **({"worth": dict(self.worth)} if self.worth else {}),
         }
 
     @staticmethod
@@ -146,6 +149,7 @@ class Trace:
                 environment=dict(data["environment"]),
                 steps=tuple(_step_from_json(i, step) for i, step in enumerate(data["steps"])),
                 end=str(data["end"]),
+                worth={str(name): float(x) for name, x in data.get("worth", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"This is not a trace of Decoding Lab ({error}); export one with Download JSON.") from error

@@ -138,12 +138,15 @@ def fill_ranks(heads: HeadsSession, ranks: Sequence[tuple[int, ...]]) -> tuple[l
     return x, parents, q
 
 
-def grow_tree(heads: HeadsSession, nodes: int, beam: int, deepest: int) -> tuple[list[int], list[int], list[float]]:
+def grow_tree(
+    heads: HeadsSession, nodes: int, beam: int, deepest: int, least: float = 0.0
+) -> tuple[list[int], list[int], list[float]]:
     """The `nodes` guesses with the largest cumulative chance that a beam of the drafter finds.
 
     EAGLE-2, Li et al. 2024 (2406.16858): at each depth the `beam` best nodes get `beam` children each, then the best of
     all nodes are taken. A child never weighs more than its parent, so the search ends as soon as no deeper node can
-    displace one that is in.
+    displace one that is in. It ends, too, where the nodes that would get children have less than the chance `least`
+    together: that is how often one more call of the drafter could be of use.
 
     Returns:
         x, parents, q as `fill_ranks`, nodes in the order of their depth.
@@ -159,9 +162,9 @@ def grow_tree(heads: HeadsSession, nodes: int, beam: int, deepest: int) -> tuple
             row = place[node] + 1
             found += [(weight * q, token, node, q) for token, q in zip(tokens[row], chances[row], strict=True) if q > 0]
         fresh = sorted(range(first, len(found)), key=lambda i: -found[i][0])[:beam]
-        least = sorted((weight for weight, *_ in found), reverse=True)[:nodes]
-        border = [(i, found[i][0]) for i in fresh if len(least) < nodes or found[i][0] > least[-1]]
-        if not border:
+        best = sorted((weight for weight, *_ in found), reverse=True)[:nodes]
+        border = [(i, found[i][0]) for i in fresh if len(best) < nodes or found[i][0] > best[-1]]
+        if not border or sum(weight for _, weight in border) < least:
             break
         for node, _ in border:
             place[node] = len(shown[0])

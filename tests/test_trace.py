@@ -203,7 +203,7 @@ FULL = trace(
 
 
 def test_json_round_trip() -> None:
-    for t in (SPECULATIVE, FULL, trace()):
+    for t in (SPECULATIVE, FULL, trace(), replace(FULL, worth={"log_likelihood": -0.7})):
         indexed = replace(t, steps=tuple(replace(s, index=i) for i, s in enumerate(t.steps)))
         assert Trace.from_json(json.loads(json.dumps(t.to_json()))) == indexed
 

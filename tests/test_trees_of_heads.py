@@ -107,6 +107,18 @@ def test_growth_stops_when_nothing_deeper_can_get_in() -> None:
     assert grow_tree(session, 4, 8, 0) == ([], [], [])
 
 
+@pytest.mark.parametrize(("least", "calls"), [(0.0, 4), (0.1, 3), (0.2, 2), (0.6, 1), (1.0, 1)])
+def test_growth_stops_where_all_leaves_together_are_unlikely(least: float, calls: int) -> None:
+    """Two of four equal tokens get children: together they have the chance 1/2, then 1/8, then 1/32."""
+    even = ToyCausal("toy/even", size=4, fixed=[0.25] * 4)
+    toy = ToyHeads("toy/heads", even, reach=5)
+    toy.table = even
+    session = toy.make(Prompt((0,)), Sampling(), Meter(), 8)
+    x, _, _ = grow_tree(session, nodes=64, beam=2, deepest=4, least=least)
+    assert session.calls == calls
+    assert len(x) == 2 + 4 * (calls - 1)
+
+
 # -------------------------------------------------------------------------------------------------- typical acceptance
 def typical(p: list[list[float]], x: list[int], parents: list[int]) -> dict[tuple[int, ...], float]:
     rows = torch.tensor(p, dtype=torch.float64)

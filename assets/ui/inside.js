@@ -100,9 +100,11 @@
       if (this.run !== race.value.run_id) { this.run = race.value.run_id; this.drawn = ""; this.chosen = undefined; }
       if (!this.seen && (race.active || race.playing)) return;
       this.index = this.pick();
-      const lane = race.lanes[this.index], contents = lab.contents(lane), k = race.at(lane);
+      const lane = race.lanes[this.index], contents = lab.contents(lane);
       const fitting = Object.keys(VIEWS).filter((name) => VIEWS[name].fits(contents, lane));
       const view = fitting.includes(this.view) ? this.view : fitting[0];
+      let k = race.at(lane);
+      if (race.following && view === "tree") while (k > 1 && !lane.steps[k - 1].judged) k--; /* a last step without a draft has no tree */
       const width = Math.floor(this.body.clientWidth);
       const key = [this.run, this.index, k, view, fitting.length, width, race.lanes.length, contents.figures.size].join("|");
       if (key === this.drawn || width < 60) return;

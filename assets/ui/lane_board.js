@@ -122,6 +122,7 @@
       c.state = h("span", { class: "dl-state" });
       c.chips = h("div", { class: "dl-chips" });
       c.exact = h("span", { class: "dl-chip" });
+      c.worth = h("span", { class: "dl-chip", title: "mean log probability of the text under the target, at temperature 1: the higher, the likelier the target finds it" });
       c.guarantee = h("span", { class: "dl-chip" });
       c.stats = ["tok/s", "calls", "tok / call"].map((label) => {
         const value = h("b", {}, "–"), name = h("span", {}, label);
@@ -145,7 +146,7 @@
       c.ghostRows = h("div", { class: "dl-ghost-rows" });
       c.ghost = h("div", { class: "dl-ghost" }, c.ghostLabel, c.ghostRows);
       c.why = h("p", { class: "dl-why", hidden: true });
-      c.chips.append(c.guarantee, c.exact);
+      c.chips.append(c.guarantee, c.exact, c.worth);
       c.root = h("article", { class: "dl-lane", "data-lane": String(i + 1) },
         h("header", {}, h("div", { class: "dl-place" }, h("span", { class: "dl-marker", "aria-hidden": "true" }, MARKERS[i % 4]), `Lane ${i + 1}`, c.state),
           c.name, c.progress, c.chips, h("div", { class: "dl-stats" }, ...c.stats.map((s) => s.node)), c.speedLine),
@@ -222,15 +223,17 @@
       const message = meta.message || waiting;
       set(c.message, loading && message && meta.fraction < 1 ? `${message} · ${percent(meta.fraction)}` : message);
       c.message.hidden = !message;
-      const why = this.race.active ? "" : meta.why || "";
-      set(c.why, why);
-      c.why.hidden = !why;
+      set(c.why, this.race.active ? "" : meta.why || "");
+      c.why.hidden = !c.why.textContent;
     }
 
     drawExact(meta, c) {
       const { exact } = meta, gap = exact.gap === null || exact.gap === undefined ? "" : `, gap ${chance(exact.gap)}`;
       const text = { same: exact.over ? "= same text" : "= same so far", differs: `≠ differs at ${exact.at + 1}${gap}`,
         sample: "another sample", prompts: "other prompts", model: "another model" }[exact.kind] || "";
+      const worth = meta.worth?.log_likelihood;
+      c.worth.hidden = worth === undefined;
+      set(c.worth, `${worth?.toFixed(2)} nats/token`);
       c.exact.hidden = !text;
       set(c.exact, text);
       c.exact.dataset.kind = exact.kind;

@@ -6,7 +6,6 @@ vocabulary, V of SmolLM2's.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from backend.models.house.draft import input_rows
+from backend.train.smollm2_prompts import is_held_out
 from backend.train.smollm2_text import ASKED, ASSISTANT, GIVEN, GREEDY, SAMPLED, USER
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +66,7 @@ def read_corpus(folder: Path, tokenizer: Tokenizer) -> Corpus:
     for i, (start, end) in enumerate(pairwise(bounds)):
         parts = tokenizer.decode(joined["ids"][start:end].tolist(), skip_special_tokens=False).split("<|im_start|>")
         turn = parts[2].removeprefix("user\n").removesuffix("<|im_end|>\n").strip()
-        held[i] = turn in asked or hashlib.sha256(turn.encode()).digest()[0] % 24 == 0
+        held[i] = turn in asked or is_held_out(turn)
     asking, answering = (tuple(tokenizer.encode(text).ids) for text in (USER, ASSISTANT))
     return Corpus(bounds=bounds, held=held, before=asking, between=answering, **joined)
 

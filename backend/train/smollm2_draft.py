@@ -41,6 +41,8 @@ from backend.train.smollm2_corpus import ROOT, SHARED, Batch, Batches, choose_vo
 from backend.train.smollm2_measure import bench_answers, logits_at, on_bench_prompts, on_held_out
 from backend.train.smollm2_text import GIVEN, write_shards
 
+LEAST = 1e-4  # of the remainder's odds
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -110,7 +112,7 @@ def distil_loss(logits_MK: Tensor, batch: Batch) -> Tensor:
     total_M1 = torch.logsumexp(logits_MK, dim=-1, keepdim=True)
     logq_MJ = logits_MK.gather(1, batch.target_MJ.clamp(min=0)) - total_M1
     rest_p_M = (1 - p_MJ.sum(-1)).clamp(min=0)
-    rest_q_M = (1 - (logq_MJ.exp() * known_MJ).sum(-1)).clamp(min=1e-4)
+    rest_q_M = (1 - (logq_MJ.exp() * known_MJ).sum(-1)).clamp(min=LEAST)
     loss_M = -(p_MJ * logq_MJ).sum(-1) - rest_p_M * rest_q_M.log()
     return (loss_M * batch.weight_M).sum() / batch.weight_M.sum()
 

@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m backend.train.smollm2_features", description=__doc__)
     parser.add_argument("--device", choices=sorted(ROWS), default="cpu")
     parser.add_argument("--processes", type=int, default=2, help="writers side by side")
-    parser.add_argument("--positions", type=int, default=270_000)
+    parser.add_argument("--positions", type=int, default=1_600_000)
     parser.add_argument("--held-positions", type=int, default=10_000)
     parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "smollm2-text")
     parser.add_argument("--out", type=Path, default=ROOT / "train-data" / "features")

@@ -38,12 +38,12 @@ from backend.models.house.heads import (
     read_heads,
     save_heads,
 )
-from backend.models.local import load_llama, load_smollm2
+from backend.models.local import load_smollm2
 from backend.train.smollm2_corpus import ROOT, read_corpus
 from backend.train.smollm2_draft import Job, Recipe, in_processes, join_trainers, train
-from backend.train.smollm2_features import ROWS, Reader, read_features
+from backend.train.smollm2_features import read_features
 from backend.train.smollm2_heads_measure import NODES, acceptance, odds_of, on_bench_prompts, on_held_out
-from backend.train.smollm2_heads_states import FeatureBatches, FreshBatches, loss_of
+from backend.train.smollm2_heads_states import FeatureBatches, loss_of
 
 FITTED = 40_000  # slots of the training text that the first linear guess is fitted to
 
@@ -55,9 +55,9 @@ def recipe(steps: int, batch_tokens: int, rate: float, trainers: int = 2) -> Rec
 
 RECIPES = {
     "cpu": {
-        "eagle": recipe(260, 2048, 2e-3),
-        "hydra": recipe(150, 2048, 2e-3),
-        "medusa": recipe(300, 2048, 2e-3),
+        "eagle": recipe(620, 2048, 2e-3),
+        "hydra": recipe(200, 2048, 2e-3),
+        "medusa": recipe(500, 2048, 2e-3),
     },
     "cuda": {kind: recipe(6000, 16_384, 1.5e-3, trainers=1) for kind in KINDS},
 }
@@ -70,12 +70,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class HeadsJob(Job):
-    """What every process of a run needs to know. kind: of the heads; features: where they are. fresh: train on others,
-    computed on the way."""
+    """What every process of a run needs to know. kind: of the heads; features: where they are."""
 
     kind: str
     features: Path
-    fresh: bool
 
     @property
     def checkpoint(self) -> Path:
@@ -120,7 +118,8 @@ def new_heads(kind: str, batches: FeatureBatches, embed_VC: Tensor, seed: int) -
                 way = [small_PE[1 + i : 1 + i + rows] for i in range(k + 1)]
                 x_PI = torch.cat((feature_PC[:rows] / heads.feature_C, *way), dim=1)
                 whole_P = talk_P[:rows] == talk_P[k + 1 :]
-                straight.weight.copy_(least_squares(x_PI[whole_P], (feature_PC[k + 1 :] - feature_PC[:rows])[whole_P]))
+                change_PC = (feature_PC[k + 1 :] - feature_PC[:rows]) / heads.feature_C
+                straight.weight.copy_(least_squares(x_PI[whole_P], change_PC[whole_P]))
     return heads
 
 
@@ -150,12 +149,6 @@ def _train(rank: int, job: Job) -> None:
     assert isinstance(job, HeadsJob)
     join_trainers(rank, job)
     batches, heads, words = prepare(job)
-    if job.fresh:
-        source, device = load_smollm2(), torch.device(job.device)
-        corpus = read_corpus(job.data, Tokenizer.from_file(str(source / "tokenizer.json")))
-        reader = Reader(load_llama(source, torch.bfloat16, job.device), corpus.before, ROWS[job.device])
-        sizes = (heads.config.target_vocab, job.recipe.batch_tokens, device)
-        batches = FreshBatches(corpus, batches.features, reader, words.ids_K.cpu(), *sizes)
     judge = cast(Any, lambda heads, batch: loss_of(heads, words, batch))
     train(job.recipe, cast(Any, heads), batches, job.checkpoint, rank, judge)
 
@@ -202,7 +195,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--kind", choices=sorted(KINDS), required=True)
     parser.add_argument("--device", choices=sorted(RECIPES), default="cpu")
     parser.add_argument("--steps", type=int, help="of the optimiser; default: the recipe's. More than before: goes on")
-    parser.add_argument("--fresh", action="store_true", help="go on with text whose hidden states are not stored")
     parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "smollm2-text")
     parser.add_argument("--features", type=Path, default=ROOT / "train-data" / "features")
     parser.add_argument("--out", type=Path, help="default: assets/house/smollm2-<kind>.safetensors")
@@ -210,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = args.out or ROOT / "assets" / "house" / f"smollm2-{args.kind}.safetensors"
     usual = RECIPES[args.device][args.kind]
     chosen = replace(usual, steps=args.steps or usual.steps)
-    job = HeadsJob(chosen, args.device, args.data, args.kind, args.features, args.fresh)
+    job = HeadsJob(chosen, args.device, args.data, args.kind, args.features)
     in_processes(_train, job.recipe.trainers, job)
     batches, heads, words = prepare(job)
     heads.load_state_dict(torch.load(job.checkpoint, weights_only=True, map_location=args.device)["model"])

@@ -9,9 +9,9 @@ trimmed vocabulary, M judged slots, H heads of the layer, D numbers in a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,13 +21,14 @@ from torch.nn import functional as F
 from backend.models.house.heads import EagleLayer, Heads, HydraHeads, MedusaHeads, Words
 from backend.models.house.layers import rotary_speeds, rotary_turns, rotate
 from backend.train.smollm2_corpus import Batch, Batches, Corpus
-from backend.train.smollm2_draft import distil_loss
-from backend.train.smollm2_features import Features, Reader
+from backend.train.smollm2_draft import LEAST
+from backend.train.smollm2_features import Features
 from backend.train.smollm2_text import GREEDY, SAMPLED
 
 STEPS = 3  # places in a row that EAGLE's layer is trained on
 FEATURE_LOSS = 1.0  # weight of the loss on predicted states
 MARGIN = STEPS + 1  # slots kept in front of the first answer
+CHUNK = 256  # rows of a law over the trimmed vocabulary at once
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,11 @@ class FeatureBatches(Batches):
         c = self.corpus
         spans = [slice(int(c.bounds[t]), int(c.bounds[t + 1])) for t in talks]
         texts = []
-        for span, features in zip(spans, self.states(spans), strict=True):
+        for span in spans:
+            features = torch.from_numpy(self.features.features_PC[span])
             odds = (torch.from_numpy(part[span]) for part in (c.top_ids.astype(np.int32), c.top_logp))
             texts.append((torch.from_numpy(c.ids[span].astype(np.int64)), features, *odds, c.roles[span]))
         return self.align(texts)
-
-    def states(self, spans: Sequence[slice]) -> list[Tensor]:
-        """Hidden states [T, C] of conversations, given as their places in the corpus."""
-        return [torch.from_numpy(self.features.features_PC[span]) for span in spans]
 
     def align(self, texts: Sequence[tuple[Any, ...]]) -> HeadBatch:
         """A batch of texts: ids, hidden states, best tokens and their log-odds at every slot, and who wrote it."""
@@ -122,30 +120,6 @@ class FeatureBatches(Batches):
         ends = (x[:, width - tail :] for x in (target_BTJ, p_BTJ, weight_BT, goal_BTC, written_BT, next_BT))
         parts = (ids_BT, feature_BTC, real_BT, *ends)
         return HeadBatch(*(part.to(self.device) for part in parts))
-
-
-class FreshBatches(FeatureBatches):
-    """Batches of all other conversations, whose hidden states are computed when they are needed and then forgotten.
-
-    Args:
-        known: the conversations that are left out. reader: computes hidden states. Others as in `FeatureBatches`.
-    """
-
-    def __init__(
-        self, corpus: Corpus, known: Features, reader: Reader, ids_K: Tensor, target_vocab: int, batch_tokens: int,
-        device: torch.device,
-    ) -> None:  # fmt: skip
-        talks = np.setdiff1d(np.flatnonzero(~corpus.held), known.talks)
-        offsets = np.cumsum([0, *np.diff(corpus.bounds)[talks]])
-        nothing = Features(talks, offsets, known.features_PC[:0])
-        super().__init__(corpus, nothing, ids_K, target_vocab, batch_tokens, device)
-        self.reader = reader
-
-    def states(self, spans: Sequence[slice]) -> list[Tensor]:
-        """See `FeatureBatches.states`."""
-        texts = [self.corpus.ids[span] for span in spans]
-        groups = self.reader.groups([len(text) for text in texts])
-        return [states for group in groups for states in self.reader.read([texts[i] for i in group])]
 
 
 def later(x_BA: Tensor, places: int) -> Tensor:
@@ -254,6 +228,44 @@ def run_layer(
     return h_BAC
 
 
+class HeadLoss(torch.autograd.Function):
+    """`distil_loss` behind a frozen head, with its gradient made on the way: laws over K live for CHUNK rows only."""
+
+    @staticmethod
+    def forward(ctx: Any, state_MC: Tensor, head_KC: Tensor, batch: Batch) -> Tensor:
+        """Mean loss of rows that the head reads; head_KC gets no gradient."""
+        slope_MC = torch.empty_like(state_MC)
+        total, whole = state_MC.new_zeros(()), batch.weight_M.sum()
+        for start in range(0, len(state_MC), CHUNK):
+            at = slice(start, start + CHUNK)
+            known_MJ = batch.target_MJ[at] >= 0
+            p_MJ, target_MJ = batch.p_MJ[at] * known_MJ, batch.target_MJ[at].clamp(min=0)
+            logits_MK = F.linear(state_MC[at].to(head_KC.dtype), head_KC)
+            best_M1, first_M1 = logits_MK.max(dim=-1, keepdim=True)
+            q_MK = logits_MK.softmax(dim=-1)
+            logq_MJ = (logits_MK.gather(1, target_MJ) - best_M1).float() + q_MK.gather(1, first_M1).float().log()
+            q_MJ = logq_MJ.exp()
+            rest_p_M, rest_q_M = (1 - p_MJ.sum(-1)).clamp(min=0), 1 - (q_MJ * known_MJ).sum(-1)
+            safe_q_M, weight_M1 = rest_q_M.clamp(min=LEAST), (batch.weight_M[at] / whole)[:, None]
+            loss_M = -(p_MJ * logq_MJ).sum(-1) - rest_p_M * safe_q_M.log()
+            total += (loss_M * weight_M1[:, 0]).sum()
+            free_M1 = (rest_p_M / safe_q_M * (rest_q_M >= LEAST))[:, None]
+            own_MJ = (free_M1 * q_MJ * known_MJ - p_MJ) * weight_M1
+            q_MK.mul_(-own_MJ.sum(-1, keepdim=True)).scatter_add_(1, target_MJ, own_MJ.to(q_MK.dtype))
+            slope_MC[at] = q_MK @ head_KC
+        ctx.save_for_backward(slope_MC)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """The saved slope, scaled."""
+        (slope_MC,) = ctx.saved_tensors
+        return grad * slope_MC, None, None
+
+
+head_loss = cast(Callable[[Tensor, Tensor, Batch], Tensor], HeadLoss.apply)
+
+
 def loss_of(heads: Heads, words: Words, batch: HeadBatch) -> Tensor:
     """`distil_loss` of every place that is trained, summed with weights that fall by a tenth a place.
 
@@ -268,9 +280,7 @@ def loss_of(heads: Heads, words: Words, batch: HeadBatch) -> Tensor:
         at_BA = (batch.weight_BA > 0) & from_answer_BA
         if k:
             at_BA &= (torch.arange(batch.width, device=at_BA.device) + torch.randint(2, ()).item()) % 2 == 0
-        with torch.autocast(batch.ids_BT.device.type, torch.bfloat16):
-            logits_MK = F.linear(state_BAC[at_BA], words.head_KC).float()
-        loss = distil_loss(logits_MK, batch.judged(at_BA))
+        loss = head_loss(state_BAC[at_BA].float(), words.head_KC, batch.judged(at_BA))
         if eagle:
             miss = (state_BAC[at_BA].float() - batch.goal_BAC[at_BA]) / heads.feature_C
             loss = loss + FEATURE_LOSS * F.smooth_l1_loss(miss, torch.zeros_like(miss))

@@ -7,8 +7,10 @@ passages to summarise or edit are earlier answers of the model itself, or senten
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -228,11 +230,26 @@ def instruction(rng: Random, kind: str, passages: list[str]) -> str:
     return _fill(rng, _pick(rng, {"chat": QUESTIONS, "code": CODE, "list": LISTS, "story": STORIES}[kind]))
 
 
-def more_prompts(count: int, seed: int = 80) -> list[dict[str, str]]:
-    """Prompts of all kinds in turn, as lines of a prompt file; the same for the same numbers."""
+def is_held_out(turn: str) -> bool:
+    """Whether a user's turn is kept out of training: about one in 24."""
+    return hashlib.sha256(turn.strip().encode()).digest()[0] % 24 == 0
+
+
+def more_prompts(
+    count: int, seed: int = 80, kinds: Sequence[str] = KINDS, held_out: bool = False
+) -> list[dict[str, str]]:
+    """Prompts of these kinds in turn, as lines of a prompt file; the same for the same arguments.
+
+    held_out: only such as `is_held_out` keeps out of training.
+    """
     rng = Random(seed)
-    kinds = [KINDS[i % len(KINDS)] for i in range(count)]
-    return [{"kind": kind, "prompt": instruction(rng, kind, [])} for kind in kinds]
+    found: list[dict[str, str]] = []
+    while len(found) < count:
+        kind = kinds[len(found) % len(kinds)]
+        prompt = instruction(rng, kind, [])
+        if not held_out or is_held_out(prompt):
+            found.append({"kind": kind, "prompt": prompt})
+    return found
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -241,8 +258,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="JSONL file, such as assets/prompts-more.jsonl")
     parser.add_argument("--count", type=int, default=80)
     parser.add_argument("--seed", type=int, default=80)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated")
+    parser.add_argument("--held-out", action="store_true", help="only prompts that no training uses")
     args = parser.parse_args(argv)
-    lines = [json.dumps(line, ensure_ascii=False) for line in more_prompts(args.count, args.seed)]
+    found = more_prompts(args.count, args.seed, args.kinds.split(","), args.held_out)
+    lines = [json.dumps(line, ensure_ascii=False) for line in found]
     args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return 0
 

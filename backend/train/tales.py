@@ -51,7 +51,7 @@ LONGEST = 336  # tokens of a story that are trained on
 GONE = -100  # no target
 SAVED_EVERY = 50  # steps
 
-_cpu = Recipe(tokens=400_000, writers=2, batch=64, trainers=2, steps=1000, batch_tokens=1024, rate=2.5e-3)
+_cpu = Recipe(tokens=250_000, writers=2, batch=64, trainers=2, steps=600, batch_tokens=1024, rate=2.5e-3)
 _cuda = replace(_cpu, tokens=4_000_000, writers=1, batch=512, trainers=1, steps=6000, batch_tokens=8192)
 RECIPES = {
     device: {"tales": every, "block": every, "twin": every, "draft": replace(every, steps=every.steps * 2 // 3)}
@@ -285,6 +285,7 @@ def save(job: TaleJob, shelf: Shelf, model: Llama | TwoLevel) -> None:
     """Write the model, the tokenizer's folder and the card, with everything measured."""
     path = job.out / f"{job.name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
+    before = held_out_loss(model, shelf, laws_of)["nats_per_token"]
     save_own(path, model)
     save_codec(shelf.tokenizer, job.out / "tales-codec")
     model = read_own(path, job.device)  # what ships is measured, in its rounded weights
@@ -300,6 +301,7 @@ def save(job: TaleJob, shelf: Shelf, model: Llama | TwoLevel) -> None:
         "tokens": sum(map(len, shelf.told)),
         "recipe": {"device": job.device, **asdict(job.recipe)},
         "held_out": held_out_loss(model, shelf, laws_of),
+        "nats_per_token_before_weights_of_one_byte": before,
         "about_held_out": "Stories for other instructions of the same grammar, by the same writer, so flattering.",
         "can": "Continues the beginning of a short story in simple English, and often brings it to an end.",
         "cannot": "Does not chat, follow instructions or know facts; names and plots drift within a story.",

@@ -17,8 +17,10 @@ from backend.catalog import Catalog
 from backend.registry import compatible, strategies
 from backend.trace import Trace
 from backend.types import Request
+from demos.parts.form import form_of
 from demos.parts.lab import Lab
 from demos.parts.lent import is_lent
+from demos.parts.links import make_link
 from demos.parts.race import Lane, Race, State
 from demos.parts.snapshot import MEANING, prompt_text
 from demos.parts.why import Cost, is_target, why_slower
@@ -26,6 +28,7 @@ from demos.parts.why import Cost, is_target, why_slower
 SCHEMA = 1
 LENT_TOGETHER = 6  # strategies in one lease of a lent GPU
 LONGEST_TEXT = 4000  # characters of a row's text
+RACES = "text"  # the tab that a row's link opens
 
 
 class Parade:
@@ -176,7 +179,13 @@ def _ending(lane: Lane, base: Lane) -> dict[str, Any]:
     trace = lane.trace
     assert trace is not None
     text = "".join(trace.pieces.get(token, "") for token in trace.written())[:LONGEST_TEXT]
-    return {"text": text, "same": _same(trace, base), "end": trace.end}
+    return {
+        "text": text,
+        "same": _same(trace, base),
+        "end": trace.end,
+        "worth": trace.worth.get("log_likelihood"),
+        "link": make_link(RACES, form_of([base.trace or trace, trace])),
+    }
 
 
 def _same(trace: Trace, base: Lane) -> str:
@@ -230,6 +239,8 @@ def _recorded_row(r: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict[
         "why": numbers.get("why", "") if r["speedup_time"] < 1 else "",
         "draft_calls": r["num_draft_calls"],
         "same": "baseline" if r["strategy"] == "autoregressive" else f"same on {r['same_text']:.0%}",
+        "worth": r.get("log_likelihood"),
+        "link": make_link(RACES, {"lanes": [{"strategy": r["strategy"], "knobs": {}, "models": {}}]}),
     }
     return {
         **head(r["strategy"], {}),

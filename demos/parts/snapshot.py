@@ -147,6 +147,7 @@ class Snapshots:
             "fraction": round(lane.fraction, 3),
             "end": lane.trace.end if lane.trace else "",
             "exact": self._exact(i, lanes),
+            "worth": {name: round(x, 4) for name, x in lane.trace.worth.items()} if lane.trace else {},
             "why": why_slower(self._logs[i].cost, self._logs[0].cost) if i else "",
             "log": self._logs[i].text,
         }

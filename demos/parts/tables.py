@@ -18,7 +18,7 @@ from demos.parts.why import Cost, why_slower
 
 SUMMARY = [
     "strategy", "tokens", "calls", "draft calls", "seconds", "tok/s", "tok/call", "kept", "× calls", "× modelled",
-    "× time", "against lane 1", "end", "why slower",
+    "× time", "nats/token", "against lane 1", "end", "why slower",
 ]  # fmt: skip
 STEPS = [
     "lane",
@@ -43,7 +43,7 @@ def summary_rows(lanes: Sequence[Lane]) -> list[list[Any]]:
     base = lanes[0].trace.summary() if lanes[0].trace else None
     for i, lane in enumerate(lanes):
         if lane.trace is None:
-            rows.append([_title(lane.request.strategy), *[None] * 10, "", lane.message, ""])
+            rows.append([_title(lane.request.strategy), *[None] * 11, "", lane.message, ""])
             continue
         s, against = lane.trace.summary(), "baseline"
         speeds: list[float | None] = [1.0, 1.0, 1.0]
@@ -57,7 +57,8 @@ def summary_rows(lanes: Sequence[Lane]) -> list[list[Any]]:
         rows.append([
             _title(lane.request.strategy), s.new_slots, s.num_target_calls, s.num_draft_calls, round(s.seconds, 3),
             round(s.units_per_second, 2), round(s.mean_acceptance_length, 3),
-            *(None if x is None else round(x, 3) for x in (s.alpha, *speeds)), against,
+            *(None if x is None else round(x, 3) for x in (s.alpha, *speeds, lane.trace.worth.get("log_likelihood"))),
+            against,
             lane.trace.end or lane.state.value,
             why_slower(Cost.of(lane.trace), Cost.of(lanes[0].trace)) if i and lanes[0].trace else "",
         ])  # fmt: skip

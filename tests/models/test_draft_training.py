@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from random import Random
 
@@ -10,10 +11,10 @@ import pytest
 import torch
 
 from backend.models.house.llama import Llama, LlamaConfig
-from backend.train.smollm2_corpus import Batch, Batches, Corpus, choose_vocabulary
+from backend.train.smollm2_corpus import ROOT, Batch, Batches, Corpus, choose_vocabulary
 from backend.train.smollm2_draft import Recipe, distil_loss, train
 from backend.train.smollm2_measure import acceptance, on_held_out
-from backend.train.smollm2_prompts import KINDS, instruction
+from backend.train.smollm2_prompts import KINDS, instruction, is_held_out, more_prompts
 from backend.train.smollm2_text import GREEDY, SAMPLED, TOP
 
 
@@ -23,6 +24,16 @@ def test_instructions_have_no_holes_and_vary(kind: str) -> None:
     asked = [instruction(rng, kind, ["The passage {stays} as it is."]) for _ in range(200)]
     assert not any("{" in text.replace("{stays}", "") for text in asked)
     assert len(set(asked)) > (20 if kind in ("summarise", "edit") else 150)
+
+
+def test_the_held_out_prompts_are_those_that_no_training_uses() -> None:
+    """The shipped file is what the script writes, and a conversation that asks one of them is held out."""
+    lines = (ROOT / "assets" / "prompts-held-out.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
+    assert found == more_prompts(12, seed=24, kinds=["chat"], held_out=True)
+    assert all(is_held_out(line["prompt"]) for line in found)
+    free = more_prompts(480, seed=1)
+    assert 8 <= sum(is_held_out(line["prompt"]) for line in free) <= 40  # one in 24 would be 20
 
 
 def test_loss_is_least_at_the_targets_odds() -> None:

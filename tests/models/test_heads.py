@@ -20,7 +20,9 @@ from backend.meter import Meter
 from backend.models.heads import HeadsModel
 from backend.models.house.heads import KINDS, Heads, HeadsConfig, Words, pack_heads, read_heads, save_heads
 from backend.protocols import CausalSession, HeadsSession, Prompt
-from backend.train.smollm2_heads_states import MARGIN, HeadBatch, loss_of, states_of
+from backend.train.smollm2_corpus import Batch
+from backend.train.smollm2_draft import distil_loss
+from backend.train.smollm2_heads_states import CHUNK, MARGIN, HeadBatch, head_loss, loss_of, states_of
 from backend.types import Sampling
 
 V, DIM = 40, 32
@@ -241,3 +243,25 @@ def test_cards_say_what_the_files_hold(role: str) -> None:
     assert len(odds) == heads.config.reach == card["config"]["reach"]
     assert len(ids_K) == heads.config.vocab_size
     assert all(sum(row) <= 1 for row in odds)
+
+
+def test_the_loss_behind_the_head_has_the_gradient_of_the_plain_one() -> None:
+    """Rows in several chunks, a target outside the vocabulary, a row without weight, and a remainder at its floor."""
+    stream = torch.Generator().manual_seed(4)
+    rows, size, dim = CHUNK + 40, 30, 8
+    head_KC = torch.randn(size, dim, generator=stream)
+    state_MC = torch.randn(rows, dim, generator=stream, requires_grad=True)
+    target_MJ = torch.stack([torch.randperm(size, generator=stream)[:6] for _ in range(rows)])
+    target_MJ[3, 0] = -1
+    p_MJ = torch.rand(rows, 6, generator=stream).softmax(-1) * 0.9
+    weight_M = torch.rand(rows, generator=stream)
+    weight_M[5] = 0.0
+    with torch.no_grad():
+        state_MC[0] = 40 * head_KC[target_MJ[0, 0]]  # all of q on a known token
+    batch = Batch(target_MJ, state_MC, target_MJ, p_MJ, weight_M)
+    plain = distil_loss(state_MC @ head_KC.T, batch)
+    (expected_MC,) = torch.autograd.grad(plain, state_MC)
+    fused = head_loss(state_MC, head_KC, batch)
+    (found_MC,) = torch.autograd.grad(fused, state_MC)
+    torch.testing.assert_close(fused, plain)
+    torch.testing.assert_close(found_MC, expected_MC, rtol=1e-4, atol=1e-6)

@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import gradio as gr
 import pytest
@@ -14,6 +15,7 @@ from backend.registry import compatible, strategies
 from demos import gallery
 from demos.parts import knobs
 from demos.parts.lab import Lab
+from demos.parts.links import read_link
 from demos.parts.parade import Parade, recorded_rows
 from tests.ui.fakes import FakeCatalog, FakeModel
 from tests.ui.visits import Stage, Visit
@@ -46,6 +48,9 @@ def test_every_strategy_runs_in_turn_and_rows_stay() -> None:
         assert row["same"] == "same"
         assert row["text"] == base["text"]
         assert row["length"] == pytest.approx(row["tokens"] / row["calls"], abs=1e-3)
+        form = read_link(dict(parse_qsl(row["link"].removeprefix("?"))))
+        assert (form["prompt"], form["budget"]) == (FORM["prompt"], FORM["budget"])
+        assert [lane["strategy"] for lane in form["lanes"]] == [row["id"]]
     assert [values["rev"] for values in seen] == sorted({values["rev"] for values in seen})
     finished = next(v for v in seen if v["rows"][0]["state"] == "done")
     assert finished["rows"][0] is last["rows"][0], "a finished row is never made again"

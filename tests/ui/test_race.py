@@ -36,6 +36,26 @@ def test_all_lanes_finish_and_free_the_device() -> None:
     assert not catalog.lock.locked()
 
 
+@pytest.mark.parametrize(
+    ("strategies", "weighed"),
+    [
+        (("autoregressive", "jacobi", "speculative"), [True, True, False]),
+        (("autoregressive", "speculative"), [False, False]),
+        (("speculative",), [True]),
+    ],
+)
+def test_what_lossy_lanes_write_is_weighed_beside_lane_1(
+    strategies: tuple[str, ...], weighed: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race_module, "is_lossy", lambda request: request.strategy == "jacobi")
+    race = make(FakeCatalog(), *strategies, budget=6).start()
+    assert race.wait(60)
+    traces = [lane.trace for lane in race.lanes]
+    assert [lane.state for lane in race.lanes] == [State.DONE] * len(strategies)
+    assert [bool(trace and trace.worth) for trace in traces] == weighed
+    assert all(trace.worth["log_likelihood"] < 0 for trace in traces if trace and trace.worth)
+
+
 def test_states_come_in_order() -> None:
     race, seen = make(FakeCatalog(0.002, load_seconds=0.05), "autoregressive", "speculative"), []
     for _ in race.start().watch(pause=0.005):

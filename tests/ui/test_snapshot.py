@@ -138,6 +138,13 @@ def test_other_files_are_refused_in_a_sentence(tmp_path: Path, content: bytes) -
         tables.load_race(path)
 
 
+def test_what_a_text_is_worth_is_shown_where_it_is_known() -> None:
+    plain, other = trace_of("autoregressive"), replace(trace_of("speculative"), worth={"log_likelihood": -1.23456})
+    assert [lane["worth"] for lane in recorded([plain, other], "then")["lanes"]] == [{}, {"log_likelihood": -1.2346}]
+    rows = tables.summary_rows([finished(plain), finished(other)])
+    assert [row[tables.SUMMARY.index("nats/token")] for row in rows] == [None, -1.235]
+
+
 def test_tables_have_a_row_a_lane_and_a_row_a_step() -> None:
     failed = Lane(Request("speculative", "x"), State.ERROR, "It broke.")
     lanes = [finished(trace_of("autoregressive")), finished(trace_of("speculative")), failed]

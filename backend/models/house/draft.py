@@ -19,14 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backend.errors import UserError
+from backend.models.house import rounded
 from backend.models.house.cache import KVCache
 from backend.models.house.layers import ByteMap
 from backend.models.house.llama import Llama, LlamaConfig
 from backend.models.house.single import RowCache, SingleRow
 from backend.sampling import distribution
 from backend.types import Sampling
-
-STEP = "_step"  # ending of the name of a stored matrix's steps
 
 
 def input_rows(ids_K: Tensor, target_vocab: int, extra_inputs: int) -> Tensor:
@@ -95,11 +94,8 @@ def save_draft(
 ) -> None:
     """Write an unpacked draft in float16; in_bytes: its matrices in whole numbers of one byte, one step a row."""
     state = {name: weight.detach().to(torch.float16).contiguous() for name, weight in model.state_dict().items()}
-    for name, weight in [*model.state_dict().items()] if in_bytes else ():
-        if weight.dim() == 2:
-            step_O = (weight.abs().amax(dim=1).clamp_min(1e-6) / 127).to(torch.float16)
-            whole_OI = (weight / step_O.float()[:, None]).round().clamp(-127, 127)
-            state |= {name: whole_OI.to(torch.int8).contiguous(), name + STEP: step_O}
+    if in_bytes:
+        state = rounded.in_bytes({name: weight.detach() for name, weight in model.state_dict().items()})
     metadata = {"config": json.dumps(asdict(model.config)), "target_vocab": str(target_vocab), "masks": str(masks)}
     save_file({**state, "ids_K": ids_K.to(torch.int32)}, path, metadata=metadata)
 
@@ -129,8 +125,6 @@ def read_draft(path: Path, device: torch.device | str = "cpu") -> Draft:
         metadata = file.metadata()
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     ids_K = state.pop("ids_K").long().cpu()
-    for name in [name for name, weight in state.items() if weight.dtype == torch.int8]:
-        state[name] = state[name].float() * state.pop(name + STEP).float()[:, None]
     model = Llama(LlamaConfig(**json.loads(metadata["config"]))).to(device)
-    model.load_state_dict(state)
+    model.load_state_dict(rounded.from_bytes(state))
     return Draft(model, ids_K, int(metadata["target_vocab"]), int(metadata.get("masks", 0)))

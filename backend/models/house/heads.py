@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backend.errors import UserError
+from backend.models.house import rounded
 from backend.models.house.layers import LinearMap, Norm, norm_floor, pack_bytes, pack_linear, wide
 from backend.models.house.llama import Block, Llama, LlamaConfig, Packed
 
@@ -141,8 +142,8 @@ class HydraHeads(Heads):
     def state(self, place: int, prefix_NC: Tensor, path_NE: Tensor) -> Tensor:
         """What the target's head reads, [N, C]. prefix_NC: of the layer; path_NE: small embeddings of the way."""
         x_NI = torch.cat((prefix_NC / self.feature_C, path_NE), dim=-1)
-        state_NC: Tensor = prefix_NC + self.straight[place](x_NI) + F.silu(self.bent[place](x_NI))
-        return state_NC
+        change_NC: Tensor = self.straight[place](x_NI) + F.silu(self.bent[place](x_NI))
+        return prefix_NC + self.feature_C * change_NC
 
     def fold(self) -> None:
         """See `Heads.fold`; the final norm stays, since its weight is not read by one map only."""
@@ -248,7 +249,7 @@ class Hydra(Chained):
         both = zip(_weights(heads.straight), _weights(heads.bent), strict=True)
         self._places = [pack(torch.cat(pair)) for pair in both]
         self._embed_scale_C = (1 / heads.embed_C).to(dtype)
-        self._scale_C = (1 / heads.feature_C).to(dtype)
+        self._feature_C, self._scale_C = heads.feature_C.to(dtype), (1 / heads.feature_C).to(dtype)
 
     @torch.inference_mode()
     def text_rows(self, ids_N: Tensor, feature_NC: Tensor, positions_N: Tensor, cache: Any) -> tuple[Tensor, Tensor]:
@@ -275,7 +276,7 @@ class Hydra(Chained):
         embed_NC = self.words.embed_VC[ids_N].to(self.dtype)
         state_NS[:, start:end] = self._shrink(embed_NC * self._embed_scale_C)
         straight_NC, bent_NC = self._places[place](state_NS[:, dim:end].contiguous()).chunk(2, dim=1)
-        read_NC = F.silu(bent_NC).add_(straight_NC).add_(state_NS[:, :dim])
+        read_NC = torch.addcmul(state_NS[:, :dim], F.silu(bent_NC).add_(straight_NC), self._feature_C)
         return self._head(read_NC).to(wide(self.dtype)), state_NS
 
 
@@ -335,14 +336,8 @@ def save_heads(path: Path, heads: Heads, ids_K: Tensor, odds: list[list[float]])
     odds: [k][r] is how often the r-th best guess for place k was right.
     """
     heads.fold()
-    state: dict[str, Tensor] = {"ids_K": ids_K.to(torch.int32)}
-    for name, weight in heads.state_dict().items():
-        weight = weight.detach().float().cpu()
-        if weight.dim() == 2:
-            step_O = (weight.abs().amax(dim=1) / 127).clamp_min(1e-12)
-            state[f"{name}.step"] = step_O
-            weight = (weight / step_O[:, None]).round().to(torch.int8)
-        state[name] = weight.contiguous()
+    state = rounded.in_bytes({name: weight.detach().float().cpu() for name, weight in heads.state_dict().items()})
+    state["ids_K"] = ids_K.to(torch.int32)
     metadata = {"config": json.dumps(asdict(heads.config)), "odds": json.dumps(odds)}
     save_file(state, path, metadata=metadata)
 
@@ -355,9 +350,7 @@ def read_heads(path: Path, device: torch.device | str = "cpu") -> tuple[Heads, T
         metadata = file.metadata()
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     ids_K = stored.pop("ids_K").long()
-    steps = {name.removesuffix(".step"): stored.pop(name) for name in list(stored) if name.endswith(".step")}
-    state = {n: w.float() * steps[n][:, None] if n in steps else w for n, w in stored.items()}
     config = HeadsConfig(**json.loads(metadata["config"]))
     heads = KINDS[config.kind](config).to(device)
-    heads.load_state_dict(state)
+    heads.load_state_dict(rounded.from_bytes(stored))
     return heads, ids_K, json.loads(metadata["odds"])

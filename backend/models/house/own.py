@@ -1,4 +1,4 @@
-"""Files of house models that have a vocabulary of their own: float16 weights, with their sizes as metadata."""
+"""Files of house models that have a vocabulary of their own: matrices of one byte, with their sizes as metadata."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from backend.errors import UserError
+from backend.models.house import rounded
 from backend.models.house.llama import Llama, LlamaConfig
 from backend.models.house.two_level import TwoLevel, TwoLevelConfig, TwoLevelDecoder
 
@@ -23,7 +24,7 @@ KINDS: dict[str, tuple[type, type]] = {"llama": (LlamaConfig, Llama), "two-level
 def save_own(path: Path, model: Llama | TwoLevel) -> None:
     """Write an unpacked model."""
     kind = next(name for name, (_, made) in KINDS.items() if isinstance(model, made))
-    state = {name: weight.detach().to(torch.float16).contiguous() for name, weight in model.state_dict().items()}
+    state = rounded.in_bytes({name: weight.detach().float().cpu() for name, weight in model.state_dict().items()})
     save_file(state, path, metadata={"kind": kind, "config": json.dumps(asdict(model.config))})
 
 
@@ -36,7 +37,7 @@ def read_own(path: Path, device: torch.device | str = "cpu") -> Llama | TwoLevel
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     config, kind = KINDS[metadata["kind"]]
     model: nn.Module = kind(config(**json.loads(metadata["config"]))).to(device)
-    model.load_state_dict(state)
+    model.load_state_dict(rounded.from_bytes(state))
     assert isinstance(model, Llama | TwoLevel)
     return model
 

@@ -19,7 +19,7 @@ def test_sure_drafts_are_deep_and_unsure_ones_broad() -> None:
     sure = play_heads("eagle", counting(), COLD, right=True, nodes=4).steps[1]
     assert max(shape(sure)) == 2, "as deep as the heads reach"
     even = ToyCausal("toy/even", size=5, fixed=[0.2] * 5)
-    assert shape(play_heads("eagle", even, COLD, right=True, nodes=4).steps[1]) == [0, 0, 0, 0]
+    assert shape(play_heads("eagle", even, COLD, right=True, nodes=4, beam=4).steps[1]) == [0, 0, 0, 0]
 
 
 def test_depth_and_beam_bound_the_tree() -> None:
