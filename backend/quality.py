@@ -9,7 +9,7 @@ import torch
 
 from backend.catalog import Catalog
 from backend.meter import Meter
-from backend.protocols import CausalSession, Prompt
+from backend.protocols import CausalSession
 from backend.registry import strategies
 from backend.trace import Trace
 from backend.types import Guarantee, Request, Sampling
@@ -38,7 +38,8 @@ def log_likelihood(trace: Trace, catalog: Catalog) -> float | None:
     written = trace.written()
     if CausalSession not in model.speaks or not written or -1 in written:
         return None
-    session = model.open(CausalSession, Prompt(trace.prompt), Sampling(temperature=1.0), Meter(), len(written))
+    prompt = replace(model.codec.encode(trace.request.prompt), tokens=trace.prompt)  # with the codec's conditions
+    session = model.open(CausalSession, prompt, Sampling(temperature=1.0), Meter(), len(written))
     total = 0.0
     for start in range(0, len(written), AT_ONCE):
         tokens = written[start : start + AT_ONCE]

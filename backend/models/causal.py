@@ -35,6 +35,7 @@ from backend.types import Sampling
 if TYPE_CHECKING:
     from backend.codecs.text import TextCodec
     from backend.models.house.cache import KVCache
+    from backend.models.house.raster import Raster
 
 
 SESSIONS: Mapping[type, tuple[type, type]] = {  # by protocol: its sessions, what their backbone can do
@@ -83,7 +84,7 @@ class CausalModel:
 class SomeLayers:
     """A backbone that runs only some layers of another: its twin for self-speculation. Shares the weights."""
 
-    def __init__(self, llama: Llama | Draft, layers: Sequence[int]) -> None:
+    def __init__(self, llama: Llama | Draft | Raster, layers: Sequence[int]) -> None:
         """layers: numbers of the layers that run, ascending."""
         self._llama = llama
         self.layers = tuple(layers)

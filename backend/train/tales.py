@@ -304,7 +304,8 @@ def save(job: TaleJob, shelf: Shelf, model: Llama | TwoLevel) -> None:
         "nats_per_token_before_weights_of_one_byte": before,
         "about_held_out": "Stories for other instructions of the same grammar, by the same writer, so flattering.",
         "can": "Continues the beginning of a short story in simple English, and often brings it to an end.",
-        "cannot": "Does not chat, follow instructions or know facts; names and plots drift within a story.",
+        "cannot": "Does not chat, follow instructions or know facts; sentences often do not follow from each other, "
+        "some words are made up, names and plots drift.",
         "writes": what_it_writes(model, shelf),
         "torch": str(torch.__version__),
     }

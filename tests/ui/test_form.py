@@ -192,6 +192,21 @@ def test_model_menus_hold_only_models_that_speak_the_role() -> None:
     assert "house/some-heads" not in {e.id for e in knobs.targets(Catalog(), known)}  # type: ignore[arg-type]
 
 
+def test_the_text_tab_offers_no_models_of_pictures() -> None:
+    """Though painters are causal too: neither as targets nor for other roles, guided or not."""
+
+    class Catalog(FakeCatalog):
+        def entries(self) -> list[Entry]:
+            painter = Entry("house/some-painter", "", "house", "image", "causal", 1, "", True)
+            return [*super().entries(), painter]
+
+    known = knobs.offered("causal")
+    targets = {e.id for e in knobs.targets(Catalog(), known)}  # type: ignore[arg-type]
+    menus = knobs.model_menus(Catalog(), known)  # type: ignore[arg-type]
+    assert "local/fake" in targets
+    assert "house/some-painter" not in targets | {model_id for menu in menus.values() for _, model_id in menu}
+
+
 def test_lines_of_dashes_separate_prompts_for_those_who_answer_several() -> None:
     together = next(s for s in knobs.offered("causal") if s.describe()["roles"]["target"] == form_module.SEVERAL)
     lanes = [{"strategy": s, "models": {}, "knobs": {}} for s in (together.id, "jacobi")]

@@ -257,8 +257,8 @@ class Llama(nn.Module):
         return F.linear(self.features(ids_BT), self.head_weight())
 
     def features(self, ids_BT: Tensor) -> Tensor:
-        """Final normed features [B, T, C], differentiable: what the head reads."""
-        h_BTC: Tensor = self.embed(ids_BT)
+        """Final normed features [B, T, C], differentiable: what the head reads. ids_BT: tokens, or vectors for them."""
+        h_BTC: Tensor = ids_BT if ids_BT.is_floating_point() else self.embed(ids_BT)
         turn_T1P = rotary_turns(torch.arange(ids_BT.shape[1], device=ids_BT.device), self.speed_P, wide(h_BTC.dtype))
         for block in self.blocks:
             h_BTC = block(h_BTC, turn_T1P)

@@ -21,7 +21,7 @@ def in_bytes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, weight in state.items():
         if weight.dim() == 2:
             size = GROUP if weight.shape[1] % GROUP == 0 else weight.shape[1]
-            parts_OGI = weight.float().unflatten(1, (-1, size))
+            parts_OGI = weight.float().reshape(len(weight), -1, size)
             step_OG1 = (parts_OGI.abs().amax(dim=2, keepdim=True) / 127).clamp_min(LEAST)
             out[name + STEP] = step_OG1.squeeze(2).contiguous()
             weight = (parts_OGI / step_OG1).round().to(torch.int8).flatten(1)
@@ -40,5 +40,6 @@ def from_bytes(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _scaled(whole_OI: Tensor, step: Tensor) -> Tensor:
-    step_OG = step.float().reshape(len(whole_OI), -1)
-    return (whole_OI.float().unflatten(1, (step_OG.shape[1], -1)) * step_OG[:, :, None]).flatten(1)
+    rows = len(whole_OI)
+    step_OG1 = step.float().reshape(rows, -1, 1)
+    return (whole_OI.float().reshape(rows, step_OG1.shape[1], -1) * step_OG1).flatten(1)

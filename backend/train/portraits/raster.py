@@ -1,0 +1,258 @@
+"""Train the painters of portraits: `python -m backend.train.portraits.raster --model target|draft`.
+
+`target` is house/portraits, `draft` is house/portraits-draft, distilled from it. Portraits are drawn without end while
+training goes on (`draw_many`), never with a held-out pair of attributes, and none comes twice but by chance. Of their
+conditions a random part is left open: all in one portrait of ten, none in three of ten, else a share drawn for each
+portrait; so a prompt may leave open what it likes, and guidance has a law with nothing asked.
+
+`--device cpu` trains with two processes of one thread, bfloat16 products: about 15 minutes for the target and 6 for
+the draft on two free cores, as estimated from a few steps; `--device cuda` trains longer on one GPU while 8 processes
+draw. Training resumes where it was. Matrices are trained with Muon (torch 2.9 or later), embeddings and norms with
+AdamW; the learning rate follows a cosine. The card is written from what was measured (`raster_measure`).
+
+Letters: A attributes, L slots of the canvas, V codes, B portraits of a batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from backend.codecs.atlas import Ints
+from backend.codecs.image import ImageCodec
+from backend.codecs.palette import PaletteTokenizer
+from backend.codecs.portraits import Which, draw_many
+from backend.errors import UserError
+from backend.models.house.llama import Llama
+from backend.models.house.own import read_own, save_own
+from backend.models.house.raster import Layout, logits_of
+from backend.train.portraits.raster_measure import agreement, fresh, held_out, nats, painted
+from backend.train.smollm2_corpus import ROOT
+from backend.train.smollm2_draft import Job, Recipe, in_processes, join_trainers
+from backend.train.tales import SAVED_EVERY, TaleJob, average_gradients, new_model, save_checkpoint
+
+ALL_OPEN, NONE_OPEN = 0.1, 0.3  # shares of the portraits
+HELD = 512  # portraits that measures are taken on
+CODEC = ImageCodec(PaletteTokenizer())
+LAYOUT = Layout.of(CODEC)
+
+# of a Recipe, `batch` is portraits of a trainer's batch, and `writers` processes that draw for it (0: it does itself)
+_cpu = Recipe(tokens=0, writers=0, batch=16, trainers=2, steps=1200, batch_tokens=16 * LAYOUT.context, rate=2.5e-3)
+_cuda = replace(_cpu, writers=8, batch=512, trainers=1, steps=6000, batch_tokens=512 * LAYOUT.context)
+RECIPES = {
+    device: {"target": every, "draft": replace(every, steps=every.steps * 5 // 7)}
+    for device, every in (("cpu", _cpu), ("cuda", _cuda))
+}
+SIZES = {
+    "target": LAYOUT.config(dim=160, num_layers=4, num_heads=5, ffn_dim=400),
+    "draft": LAYOUT.config(dim=96, num_layers=1, num_heads=3, ffn_dim=288),
+}
+NAMES = {"target": "portraits", "draft": "portraits-draft"}
+WHAT = {
+    "target": "Small causal model that paints described portraits of 16x16 pixels, pixel by pixel.",
+    "draft": "Draft model for house/portraits, distilled from it.",
+}
+
+
+class RasterJob(TaleJob):
+    """What every process of a run needs to know. model: "target" or "draft". out: folder of the house models."""
+
+    @property
+    def name(self) -> str:
+        """Of the model, as the catalog and its files know it."""
+        return NAMES[self.model]
+
+
+def draw_batch(portraits: int, rng: np.random.Generator, which: Which = "seen") -> tuple[Tensor, Tensor]:
+    """Conditions [B, A] with nothing left open, and canvases [B, L]."""
+    pixels, rows_BA = draw_many(portraits, rng, which=which)
+    return torch.from_numpy(rows_BA), torch.from_numpy(CODEC.tokenizer.encode(pixels))
+
+
+def left_open(rows_BA: Ints, rng: np.random.Generator) -> Ints:
+    """The conditions with a random part of them 0, as training sees them."""
+    kind_B1, share_B1 = rng.random((len(rows_BA), 1)), rng.random((len(rows_BA), 1))
+    gone_BA = rng.random(rows_BA.shape) < share_B1
+    gone_BA = (gone_BA & (kind_B1 >= NONE_OPEN)) | (kind_B1 >= 1 - ALL_OPEN)
+    return np.where(gone_BA, 0, rows_BA)
+
+
+class Draws(IterableDataset[tuple[Tensor, Tensor]]):
+    """Endless batches of one trainer, conditions and canvases, from this step on; the same however they are drawn."""
+
+    def __init__(self, recipe: Recipe, rank: int, step: int) -> None:
+        self.recipe, self.rank, self.step = recipe, rank, step
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        worker = get_worker_info()
+        first, apart = (worker.id, worker.num_workers) if worker else (0, 1)
+        for at in count(self.step + first, apart):
+            rng = np.random.default_rng([self.recipe.seed, self.rank, at])
+            rows_BA, canvas_BL = draw_batch(self.recipe.batch, rng)
+            yield torch.from_numpy(left_open(rows_BA.numpy(), rng)), canvas_BL
+
+    def loaded(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same from the drawing processes of the recipe, in their order."""
+        return iter(DataLoader(self, batch_size=None, num_workers=self.recipe.writers))
+
+
+def laws_of(model: Llama, conditions_BA: Tensor, canvas_BL: Tensor) -> Tensor:
+    """Float32 logits [B, L, V], products in bfloat16."""
+    with torch.autocast(canvas_BL.device.type, torch.bfloat16):
+        return logits_of(model, LAYOUT, conditions_BA, canvas_BL).float()
+
+
+def loss_of(model: Llama, conditions_BA: Tensor, canvas_BL: Tensor, teacher: Llama | None) -> Tensor:
+    """Mean loss in nats a pixel; with a teacher, half of it against the teacher's law."""
+    logits_BLV = laws_of(model, conditions_BA, canvas_BL)
+    loss = F.cross_entropy(logits_BLV.flatten(0, 1), canvas_BL.flatten())
+    if teacher is None:
+        return loss
+    with torch.no_grad():
+        p_BLV = laws_of(teacher, conditions_BA, canvas_BL).softmax(-1)
+    return (loss - (p_BLV * F.log_softmax(logits_BLV, dim=-1)).sum(-1).mean()) / 2
+
+
+def train(job: RasterJob, model: Llama, teacher: Llama | None, rank: int) -> None:
+    """Train in place, together with the other trainers; resumes from the checkpoint, if there is one."""
+    recipe, total = job.recipe, job.recipe.steps
+    matrices = [w for name, w in model.named_parameters() if w.dim() == 2 and "embed" not in name]
+    others = [w for name, w in model.named_parameters() if w.dim() != 2 or "embed" in name]
+    muon = torch.optim.Muon(matrices, lr=recipe.rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(others, lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.0)
+
+    def share(step: int) -> float:
+        return min(1.0, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / total)))
+
+    parts: list[Any] = [muon, adam, *(torch.optim.lr_scheduler.LambdaLR(part, share) for part in (muon, adam))]
+    step = 0
+    if job.checkpoint.exists():
+        saved = torch.load(job.checkpoint, weights_only=True, map_location=job.device)
+        step = saved["step"]
+        model.load_state_dict(saved["model"])
+        for part, state in zip(parts, saved["parts"], strict=True):
+            part.load_state_dict(state)
+    began, first, losses = time.monotonic(), step, []
+    source = Draws(recipe, rank, step).loaded() if step < total else iter(())
+    while step < total:
+        step += 1
+        conditions_BA, canvas_BL = (part.to(job.device) for part in next(source))
+        loss = loss_of(model, conditions_BA, canvas_BL, teacher)
+        torch.autograd.backward(loss)
+        average_gradients(model, recipe.trainers)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for part in parts:
+            part.step()
+        model.zero_grad(set_to_none=True)
+        losses.append(loss.detach())
+        if rank == 0 and step % 50 == 0:
+            speed = (time.monotonic() - began) / (step - first)
+            mean = float(torch.stack(losses[-50:]).mean())
+            print(f"step {step}/{total} loss {mean:.4f} {speed:.2f} s a step", flush=True)
+        if rank == 0 and (step % SAVED_EVERY == 0 or step == total):
+            save_checkpoint(job, step, model, parts)
+
+
+def prepare(job: RasterJob) -> tuple[Llama, Llama | None]:
+    """An untrained model, and its teacher where it has one. Raises UserError if the teacher is not trained yet."""
+    torch.manual_seed(job.recipe.seed)
+    model = new_model(SIZES[job.model]).to(job.device)
+    assert isinstance(model, Llama)
+    return model, read_painter(job, "target") if job.model == "draft" else None
+
+
+def read_painter(job: RasterJob, which: str) -> Llama:
+    """A painter that is trained already. Raises UserError where it is not."""
+    path = job.out / f"{NAMES[which]}.safetensors"
+    if not path.is_file():
+        raise UserError(
+            f"There is no {path.name} in {job.out}; train it with: python -m backend.train.portraits.raster "
+            f"--model {which}"
+        )
+    model = read_own(path, job.device)
+    assert isinstance(model, Llama)
+    return model
+
+
+def _train(rank: int, job: Job) -> None:
+    """One training process."""
+    assert isinstance(job, RasterJob)
+    join_trainers(rank, job)
+    model, teacher = prepare(job)
+    train(job, model, teacher, rank)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line: train what is missing, measure, and save the model with its card."""
+    parser = argparse.ArgumentParser(prog="python -m backend.train.portraits.raster", description=__doc__)
+    parser.add_argument("--model", choices=sorted(SIZES), default="target")
+    parser.add_argument("--device", choices=sorted(RECIPES), default="cpu")
+    parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "portraits", help="folder of checkpoints")
+    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house")
+    parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
+    parser.add_argument("--pictures", type=int, default=32, help="that are painted to measure the model")
+    args = parser.parse_args(argv)
+    if args.device == "cpu":
+        torch.set_num_threads(1)  # as in the processes that train
+    recipe = RECIPES[args.device][args.model]
+    job = RasterJob(replace(recipe, steps=args.steps or recipe.steps), args.device, args.data, args.model, args.out)
+    job.data.mkdir(parents=True, exist_ok=True)
+    model, _ = prepare(job)
+    in_processes(_train, job.recipe.trainers, job)
+    model.load_state_dict(torch.load(job.checkpoint, weights_only=True, map_location=args.device)["model"])
+    save(job, model, args.pictures)
+
+
+def save(job: RasterJob, model: Llama, pictures: int, held: int = HELD) -> None:
+    """Write the model and its card, with everything measured."""
+    path = job.out / f"{job.name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = nats(model, laws_of, *fresh(draw_batch, held))
+    save_own(path, model)
+    model = read_painter(job, job.model)  # what ships is measured, in its rounded weights
+    recipe = job.recipe
+    card: dict[str, Any] = {
+        "id": f"house/{job.name}",
+        "what": WHAT[job.model],
+        "license": "Apache-2.0; the drawings it has learned from are CC0 1.0 (Pixel Art by DiceBear).",
+        "num_params": model.num_params,
+        "config": asdict(model.config),
+        "layout": asdict(LAYOUT),
+        "vocabulary": CODEC.vocabulary,
+        "data": "Portraits of backend.codecs.portraits, drawn while training, never with a held-out pair of "
+        "attributes.",
+        "portraits": recipe.steps * recipe.batch * recipe.trainers,
+        "recipe": {name: getattr(recipe, name) for name in ("trainers", "batch", "steps", "rate", "seed")}
+        | {"device": job.device},
+        "left_open": {"all": ALL_OPEN, "none": NONE_OPEN, "others": "a share drawn uniformly for every portrait"},
+        "held_out": held_out(model, laws_of, draw_batch, held),
+        "nats_per_pixel_named_before_weights_of_one_byte": before,
+        "about_held_out": "Fresh portraits of the same drawer: with all attributes named, with half of them left open, "
+        "with nothing asked, and named ones with a pair of attributes that training never saw.",
+        "cannot": "Paints nothing but such portraits; what no attribute says, such as the shape of glasses, is chance.",
+        "torch": str(torch.__version__),
+    }
+    if job.model == "draft":
+        card["beside_portraits"] = agreement(model, read_painter(job, "target"), laws_of, draw_batch, held, pictures)
+    else:
+        card["painted"] = painted(model, draw_batch, job.out, pictures)
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+    shown = ("num_params", "held_out", "beside_portraits", "painted")
+    print(json.dumps({name: card[name] for name in shown if name in card}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
