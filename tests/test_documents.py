@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import bench_report, registry
+from backend import bench_report, findings, registry
 from backend.documents import inside, is_current, marks, write
 from backend.errors import UserError
 
@@ -26,6 +26,20 @@ def code_blocks() -> list[str]:
 def test_tables_are_current() -> None:
     assert is_current(README, registry.TABLE, registry.table()), "run python -m backend.registry --write README.md"
     assert is_current(README, bench_report.TABLE, bench_report.report(json.loads(BENCH.read_text(encoding="utf-8"))))
+    assert is_current(README, findings.TABLE, findings.table()), "run python -m backend.findings --write README.md"
+
+
+def test_findings_are_made_of_the_files_that_are_there(tmp_path: Path) -> None:
+    rows = [
+        {"strategy": "jacobi", "equal": 9, "total": 10, "differences": [{"prompt": 3, "slot": 2, "gap": 0.004}]},
+        {"strategy": "suffix", "equal": 10, "total": 10, "differences": []},
+    ]
+    result = {"environment": {"dtype": "float32", "new_tokens": 16}, "rows": rows}
+    assert findings.table(tmp_path).count("\n") == 1
+    (tmp_path / "equality.json").write_text(json.dumps(result), encoding="utf-8")
+    (line,) = findings.table(tmp_path).splitlines()[2:]
+    assert "19 of 20 texts of 2 strategies are the same; others: `jacobi` 1, the best two" in line
+    assert "than 0.004 |" in line
 
 
 def test_the_strategy_of_the_readme_passes_the_contract(tmp_path: Path) -> None:

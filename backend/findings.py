@@ -1,0 +1,134 @@
+"""What the smaller benchmarks found, one line each for the README: `python -m backend.findings --write README.md`.
+
+Nothing is measured here: the lines are made from the files that the benchmarks wrote into assets/bench.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from backend.catalog import ASSETS
+from backend.documents import is_current, marks, write
+from backend.errors import UserError
+
+TABLE = marks("findings", "python -m backend.findings --write README.md")
+FOLDER = ASSETS / "bench"
+Result = Mapping[str, Any]
+
+
+def raced(result: Result) -> str:
+    """Timed lanes: speed against plain decoding, and tokens a target call; the quickest first."""
+    rows = [r for r in result["rows"] if not r.get("peer") and r["strategy"] != "autoregressive"]
+    rows.sort(key=lambda r: -r["speedup_time"])
+    return ", ".join(f"`{r['strategy']}` {r['speedup_time']:.2f} ({r['mean_acceptance_length']:.2f})" for r in rows)
+
+
+def counted(result: Result) -> str:
+    """Counted lanes: tokens a target call, its standard error, and rows a call; the longest first."""
+    rows = sorted(result["rows"], key=lambda r: -r["mean_acceptance_length"])
+    lengths = [f"{r['mean_acceptance_length']:.2f} ± {r['standard_error']:.2f}" for r in rows]
+    return ", ".join(
+        f"`{r['strategy']}` {n} at {r['rows_per_call']:.1f} rows" for r, n in zip(rows, lengths, strict=True)
+    )
+
+
+def fused(result: Result) -> str:
+    """Schedules of several requests: throughput against plain decoding of one after the other."""
+    rows = [r for r in result["rows"] if r["schedule"] not in ("autoregressive", "sequential")]
+    return ", ".join(f"{r['schedule']} {r['speedup_time']:.2f}" for r in rows)
+
+
+def in_blocks(result: Result) -> str:
+    """The longest context: time against the twin, and keys and values read."""
+    row = max(result["rows"], key=lambda r: r["context"])
+    read = row["block_kv_bytes_per_token"] / row["twin_kv_bytes_per_token"]
+    return f"{row['speedup_time']:.2f} x the twin's speed, {read:.1%} of the keys and values read"
+
+
+def equal(result: Result) -> str:
+    """Greedy texts against plain decoding's: how many are the same, and where others part."""
+    rows = result["rows"]
+    same, total = sum(r["equal"] for r in rows), sum(r["total"] for r in rows)
+    parted = [f"`{r['strategy']}` {len(r['differences'])}" for r in rows if r["differences"]]
+    gaps = [d["gap"] for r in rows for d in r["differences"] if d["gap"] is not None]
+    found = f"{same} of {total} texts of {len(rows)} strategies are the same"
+    if not gaps:
+        return found
+    return f"{found}; others: {', '.join(parted)}, the best two tokens there no further apart than {max(gaps):.2g}"
+
+
+def _chat(e: Result) -> str:
+    return f"{e['prompts']} chat prompts of the page, {e['new_tokens']} tokens: x time (tokens a call)"
+
+
+def _held_out(e: Result) -> str:
+    return f"{e['prompts']} chat prompts of the training's grammar that no training used, {e['new_tokens']} tokens"
+
+
+def _edit(e: Result) -> str:
+    return f"{e['prompts']} texts to edit or summarise, {e['new_tokens']} tokens"
+
+
+def _sampled(e: Result) -> str:
+    return f"temperature {e['temperature']:g}, {e['prompts']} chat prompts x {e['repeats']} seeds: tokens a call"
+
+
+def _fusion(e: Result) -> str:
+    return f"{e['texts']} requests on one model, {e['new_tokens']} tokens each: x throughput of one after the other"
+
+
+def _blocks(_: Result) -> str:
+    return "the block transformer beside a plain twin of equal loss, longest context"
+
+
+def _equality(e: Result) -> str:
+    return f"greedy in {e['dtype']}, {e['new_tokens']} tokens, against plain decoding"
+
+
+FILES: Mapping[str, tuple[Callable[[Result], str], Callable[[Result], str]]] = {
+    "chat.json": (_chat, raced),
+    "held-out.json": (_held_out, raced),
+    "edit.json": (_edit, raced),
+    "sampled.json": (_sampled, counted),
+    "fusion.json": (_fusion, fused),
+    "blocks.json": (_blocks, in_blocks),
+    "equality.json": (_equality, equal),
+}
+
+
+def table(folder: Path = FOLDER) -> str:
+    """The lines as a Markdown table; files that are not there are left out."""
+    lines = ["| measured on | found | file |", "|---|---|---|"]
+    for name, (title, found) in FILES.items():
+        if (folder / name).is_file():
+            result = json.loads((folder / name).read_text(encoding="utf-8"))
+            lines.append(f"| {title(result['environment'])} | {found(result)} | {name} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m backend.findings", description=__doc__)
+    parser.add_argument("--write", type=Path, metavar="README", help="put the table into this file")
+    parser.add_argument("--check", type=Path, metavar="README", help="exit 1 unless it holds the table")
+    args = parser.parse_args(argv)
+    try:
+        if args.check:
+            return int(not is_current(args.check, TABLE, table()))
+        if args.write:
+            write(args.write, TABLE, table())
+        else:
+            print(table())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
