@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from backend.catalog import Catalog
+from backend.protocols import CausalSession
+from backend.quality import is_lossy
 from backend.registry import Strategy
 from backend.trace import Trace
 from backend.types import Request
@@ -59,6 +61,11 @@ def survey(
     return dict(sorted(found.items(), key=lambda item: -item[1][0]))
 
 
+def comparable(surveyed: Mapping[str, tuple[float, Trace]], target: str) -> list[str]:
+    """The strategies of a survey that belong beside plain decoding on the first screen: same target, and not lossy."""
+    return [s for s, (_, t) in surveyed.items() if t.request.models["target"] == target and not is_lossy(t.request)]
+
+
 def varied(ranked: Sequence[str], known: Sequence[Strategy]) -> list[str]:
     """The first of every family, in order of rank, then the others: a race should show different ideas."""
     family = {s.id: s.family for s in known}
@@ -83,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         print(example.kind)
         surveyed = survey(catalog, example, known, args.budget)
-        chosen = varied(list(surveyed), known)[:LANES]
+        target = catalog.default_target(CausalSession)
+        chosen = varied(comparable(surveyed, target), known)[:LANES]
         path = args.out / f"race-{example.kind}.json.gz"
         traces = record_race(catalog, example, chosen, args.budget, args.repeats)
         print(f"  {save_race(traces, path, label)} with {', '.join(chosen)}", flush=True)
