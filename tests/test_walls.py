@@ -27,7 +27,8 @@ ALLOWED = {
     "backend.registry",
 }
 CORE = [
-    ROOT / "backend" / f"{name}.py" for name in ("chance", "protocols", "sampling", "trees", "unmasking", "couplings")
+    *(ROOT / "backend" / f"{name}.py" for name in ("chance", "sampling", "trees", "unmasking", "couplings")),
+    *sorted((ROOT / "backend" / "protocols").glob("*.py")),
 ]
 RANDOM = re.compile(  # attributes of torch and its tensors that draw random numbers
     r"^(rand\w*|multinomial|bernoulli_?|poisson|normal_?|uniform_|exponential_|geometric_|cauchy_|log_normal_"

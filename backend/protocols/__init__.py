@@ -1,0 +1,62 @@
+"""What strategies and models agree on: one session protocol a kind of model, and what a model and a codec must offer.
+
+Shape letters: N slots scored in a call, V vocabulary, L canvas length, D value dimensions, C channels or features,
+T context length of a series, H horizon, S paths or quantiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from backend.protocols.causal import BlockSession as BlockSession
+from backend.protocols.causal import CausalSession as CausalSession
+from backend.protocols.causal import Exit as Exit
+from backend.protocols.causal import FleetSession as FleetSession
+from backend.protocols.causal import HeadsSession as HeadsSession
+from backend.protocols.causal import JudgeSession as JudgeSession
+from backend.protocols.causal import MixingSession as MixingSession
+from backend.protocols.causal import NestedSession as NestedSession
+from backend.protocols.causal import SkippingSession as SkippingSession
+from backend.protocols.causal import TwoLevelSession as TwoLevelSession
+from backend.protocols.models import Codec as Codec
+from backend.protocols.models import Model as Model
+from backend.protocols.models import Prompt as Prompt
+from backend.protocols.painting import FlexibleSession as FlexibleSession
+from backend.protocols.painting import GridSession as GridSession
+from backend.protocols.painting import MaskedSession as MaskedSession
+from backend.protocols.painting import ScaleSession as ScaleSession
+from backend.protocols.values import Band as Band
+from backend.protocols.values import ContinuousSession as ContinuousSession
+from backend.protocols.values import DenoiserSession as DenoiserSession
+from backend.protocols.values import ForecastSession as ForecastSession
+from backend.protocols.values import Schedule as Schedule
+from backend.scores import Scores as Scores
+
+PROTOCOL_NAMES: Mapping[type, str] = {
+    CausalSession: "causal",
+    SkippingSession: "skipping",
+    MixingSession: "mixing",
+    FleetSession: "fleet",
+    TwoLevelSession: "two-level",
+    HeadsSession: "heads",
+    JudgeSession: "judge",
+    NestedSession: "nested",
+    BlockSession: "block",
+    MaskedSession: "masked",
+    GridSession: "grid",
+    ScaleSession: "scale",
+    FlexibleSession: "flexible",
+    ContinuousSession: "continuous",
+    DenoiserSession: "diffusion",
+    ForecastSession: "forecast",
+}
+PROTOCOLS: tuple[type, ...] = tuple(PROTOCOL_NAMES)
+KINDRED: Mapping[type, type] = {FleetSession: CausalSession}  # write what another does, without extending it
+
+
+def base(protocol: type) -> type:
+    """The protocol that this one extends, or itself: a `SkippingSession` is a `CausalSession` that can do more.
+
+    Strategies whose targets have the same base share a folder, a tab and their contract tests.
+    """
+    return KINDRED.get(protocol) or next(p for p in reversed(protocol.__mro__) if p in PROTOCOL_NAMES)
