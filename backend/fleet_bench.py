@@ -75,7 +75,7 @@ def one_by_one(catalog: Catalog, request: Request) -> Served:
 
 def measure(catalog: Catalog, request: Request, repeats: int, tell: Callable[[str], None]) -> dict[str, list[Served]]:
     """Results by schedule, one a repeat. Every schedule is warmed up with a few tokens."""
-    gap = {"gap": request.knobs["gap"]}
+    gap = {name: request.knobs[name] for name in ("gap", "arrivals")}
     schedules: dict[str, Mapping[str, Any] | None] = {
         "fused": {**gap, "concurrency": request.knobs["concurrency"]},
         "fused without compaction": {**gap, "concurrency": request.knobs["concurrency"], "compaction": False},
@@ -142,7 +142,7 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
         FUSION,
         {"texts": [prompt.text for prompt in prompts]},
         {"target": args.model},
-        {"gap": args.gap, "concurrency": args.concurrency or args.texts},
+        {"gap": args.gap, "arrivals": args.arrivals, "concurrency": args.concurrency or args.texts},
         Sampling(temperature=args.temperature),
         args.texts * args.new_tokens,
     )
@@ -157,6 +157,7 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
         "new_tokens": args.new_tokens,
         "temperature": args.temperature,
         "gap": args.gap,
+        "arrivals": args.arrivals,
         "concurrency": request.knobs["concurrency"],
         "repeats": args.repeats,
     }
@@ -190,6 +191,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--texts", type=int, default=8, help="how many of the shipped prompts")
     parser.add_argument("--new-tokens", type=int, default=48, help="of each text")
     parser.add_argument("--gap", type=int, default=0, help="iterations between two arrivals")
+    parser.add_argument("--arrivals", choices=["even", "poisson"], default="even", help="gaps all alike, or by chance")
     parser.add_argument("--concurrency", type=int, default=None, help="places (default: one a text)")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--repeats", type=int, default=3)

@@ -40,14 +40,24 @@ def spans(trace: Trace) -> list[Span]:
         raise UserError(
             f"Several texts are shown for runs of temporal_fusion, but this is one of {trace.request.strategy}."
         )
-    texts, share, gap = int(figures["texts"]), int(figures["share"]), int(trace.request.knobs["gap"])
+    texts, share = int(figures["texts"]), int(figures["share"])
     times = [0.0, *accumulate(step.seconds for step in trace.steps)]
     written: list[list[tuple[int, int]]] = [[] for _ in range(texts)]  # (step, token)
     for at, step in enumerate(trace.steps):
         for mark in step.marks:
             if mark.token is not None and mark.fate.commits:
                 written[(mark.slot - len(trace.prompt)) // share].append((at, mark.token))
-    return [_span(i * gap, marks, times) for i, marks in enumerate(written) if i * gap < len(trace.steps)]
+    return [_span(at, marks, times) for at, marks in zip(_arrivals(trace), written, strict=False)]
+
+
+def _arrivals(trace: Trace) -> list[int]:
+    """The step in which each text arrived, of those that have."""
+    out: list[int] = []
+    let_in = 0
+    for at, step in enumerate(trace.steps):
+        let_in += int(step.figures["admitted"])
+        out += [at] * (let_in + int(step.figures["waiting"]) - len(out))
+    return out
 
 
 def _span(arrived: int, marks: Sequence[tuple[int, int]], times: Sequence[float]) -> Span:

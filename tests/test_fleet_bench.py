@@ -24,7 +24,7 @@ def catalog() -> Any:
 
 
 def test_schedules_write_the_same_texts_and_are_measured() -> None:
-    request = Request(FUSION, {"texts": TEXTS}, {}, {"gap": 0, "concurrency": 2}, budget=3 * 8)
+    request = Request(FUSION, {"texts": TEXTS}, {}, {"gap": 0, "arrivals": "even", "concurrency": 2}, budget=3 * 8)
     results = measure(catalog(), request, 2, lambda line: None)
     rows = {name: row(name, served, results[BASELINE]) for name, served in results.items()}
     assert all(len(served) == 2 for served in results.values())

@@ -6,8 +6,9 @@ some end, the rest are moved together, as few as possible, so that the next call
 The budget is shared evenly: each of n texts gets budget // n new tokens, in slots of its own behind all prompts.
 Text i draws with the noise of seed + i, so that it is what plain decoding writes for it alone with that seed.
 Schedules: "static" takes a batch and waits until the last of it has ended; "sequential" takes one text after another.
-A step is an iteration; one in which there is nothing to do is yielded empty. Text i arrives in step i * gap. A mark at
-slot s is of text (s - prompt) // share: its first is its prefill, the others come from the call that extends all.
+A step is an iteration; one in which there is nothing to do is yielded empty. Text i arrives in step i * gap, or, in a
+Poisson stream, in each step one with chance 1 / gap. A mark at slot s is of text (s - prompt) // share: its first is
+its prefill, the others come from the call that extends all.
 Figures of a step: `texts` and `share`, the slots of each; `alive` texts in the call and `padding`, its rows without
 one; `admitted` and `waiting` texts; `freed` and `moved` places. `backend.timeline` reads them.
 Show: a Gantt chart, a row a text and a column a step: waiting, prefill, decoding, padding; latency and throughput.
@@ -30,6 +31,7 @@ def temporal_fusion(
     *,
     concurrency: Annotated[int, Knob(1, 32, "places: most texts in flight")] = 8,
     gap: Annotated[int, Knob(0, 64, "iterations between two arrivals; 0: all are there at once")] = 0,
+    arrivals: Annotated[Literal["even", "poisson"], Knob(None, None, "gaps all alike, or by chance")] = "even",
     schedule: Annotated[
         Literal["fused", "static", "sequential"], Knob(None, None, "whom a waiting text waits for")
     ] = "fused",
@@ -37,7 +39,7 @@ def temporal_fusion(
 ) -> Iterator[Step]:
     """Yield one step an iteration: a token for every open text in flight, and the first of every text let in."""
     flight = Flight(target, ask)
-    clock, let_in, num = 0, 0, len(target.texts)
+    clock, let_in, arrived, num = 0, 0, 0, len(target.texts)
     places = 1 if schedule == "sequential" else min(concurrency, num)
     target.reserve(places, flight.share)
     while ask.open:
@@ -48,7 +50,10 @@ def temporal_fusion(
             marks = [flight.write(place, scores, place - rows.start) for place in alive]
             padding = len(rows) - len(alive)
         freed = flight.land(schedule == "static")
-        arrived = min(num, clock // gap + 1) if gap else num
+        if gap and clock and arrivals == "poisson":
+            arrived += arrived < num and ask.chance.flip(1 / gap)
+        else:
+            arrived = min(num, clock // gap + 1) if gap else num
         free = 0 if schedule == "static" and flight.at else places - len(flight.at)
         admitted = range(let_in, min(let_in + free, arrived))
         for text in admitted:

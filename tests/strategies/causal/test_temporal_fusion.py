@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+import math
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ KNOBS: list[dict[str, Any]] = [
     {"concurrency": 2, "gap": 5},
     {"concurrency": 3, "schedule": "static", "gap": 1},
     {"schedule": "sequential"},
+    {"concurrency": 2, "gap": 2, "arrivals": "poisson"},
 ]
 
 
@@ -168,6 +170,21 @@ def test_late_arrivals_wait_for_their_iteration() -> None:
     trace = play(model, ["1", "2", "3"], 30, COLD, gap=2)
     assert [(span.arrived, span.prefill, span.last) for span in spans(trace)] == [(0, 0, 8), (2, 2, 3), (4, 4, 6)]
     assert [step.calls["target"] for step in trace.steps] == [1, 1, 2, 1, 2, 1, 1, 1, 1]
+
+
+def test_a_poisson_stream_has_the_rate_it_is_asked_for() -> None:
+    """Gaps between arrivals are geometric with mean `gap`, and never 0; the texts are those of an even stream."""
+    gaps: list[int] = []
+    for seed in range(40):
+        trace = play(ToyFleet(seed=3), [str(i % 3) for i in range(20)], 20, seed=seed, gap=3, arrivals="poisson")
+        arrived = [span.arrived for span in spans(trace)]
+        assert len(arrived) == 20
+        assert arrived[0] == 0
+        gaps += [later - sooner for sooner, later in pairwise(arrived)]
+        assert trace.replay() == play(ToyFleet(seed=3), [str(i % 3) for i in range(20)], 20, seed=seed).replay()
+    assert min(gaps) == 1
+    assert sum(gaps) / len(gaps) == pytest.approx(3, abs=4 * math.sqrt(6 / len(gaps)))  # variance (1 - p) / p^2
+    assert sum(gap == 1 for gap in gaps) / len(gaps) == pytest.approx(1 / 3, abs=4 * math.sqrt(2 / 9 / len(gaps)))
 
 
 def test_iterations_without_a_text_are_empty_steps() -> None:
