@@ -1,8 +1,8 @@
 """Model ids to loaded models: local and house weights, hub checkpoints, and variants of each that share its weights.
 
 Ids: `local/<name>`, `house/<name>`, `hub/<owner>/<name>`; `<id>@exitN` or `<id>@skipN` for a twin that runs only some
-layers of <id>; and `<id>@cfg=S` for a model of pictures under guidance of scale S (convention A: 1 is none), which may
-be a twin. Loading is lazy, once, and under a lock.
+layers of <id>; `<id>@cfg=S` for a model of pictures under guidance of scale S (convention A: 1 is none), which may be a
+twin; and `house/portraits-weak@refine=W` for guidance beyond what its net can do. Loading is lazy, once, under a lock.
 
 `python -m backend.catalog --json` lists what can be loaded here.
 """
@@ -32,21 +32,40 @@ from backend.entries import HEADS as HEADS
 from backend.entries import HUB as HUB
 from backend.entries import JUDGE as JUDGE
 from backend.entries import LOCAL as LOCAL
+from backend.entries import MASKED as MASKED
+from backend.entries import PAINTERS as PAINTERS
 from backend.entries import PORTRAITS as PORTRAITS
+from backend.entries import REFINER as REFINER
+from backend.entries import SCALES as SCALES
 from backend.entries import SORTED as SORTED
 from backend.entries import STORE as STORE
+from backend.entries import STUDENT as STUDENT
 from backend.entries import TALES as TALES
+from backend.entries import VERIFIER as VERIFIER
+from backend.entries import WEAK as WEAK
 from backend.entries import Entry as Entry
 from backend.entries import builds, card, entries
 from backend.errors import UserError
 from backend.models.causal import CausalModel, SomeLayers, cpu_has_amx, pick_layers
 from backend.models.local import PACKAGE
-from backend.protocols import PROTOCOL_NAMES, CausalSession, Model, TwoLevelSession, base
+from backend.protocols import (
+    PROTOCOL_NAMES,
+    CausalSession,
+    DistilledSession,
+    FlexibleSession,
+    MaskedSession,
+    Model,
+    RedrawingSession,
+    ScaleSession,
+    TwoLevelSession,
+    base,
+)
 
 Progress = Callable[[str, float], None]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HUB_ID = re.compile(r"hub/[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+REFINED = re.compile(r"@refine=([0-9]{1,3}(?:\.[0-9]{1,4})?)$", re.ASCII)
 GUIDANCE = re.compile(r"@cfg=([0-9]{1,3}(?:\.[0-9]{1,4})?)$", re.ASCII)
 TWIN = "skip"  # what self-speculation drafts with by default: a third of the layers left out
 
@@ -91,6 +110,16 @@ class Catalog:
             return "house/tales-block"
         if base(protocol) is CausalSession:
             return LOCAL if importlib.util.find_spec(PACKAGE) else HUB
+        if base(protocol) is MaskedSession:
+            return MASKED
+        if protocol is DistilledSession:
+            return STUDENT
+        if base(protocol) is ScaleSession:
+            more: dict[type, str] = {
+                FlexibleSession: "house/portraits-flex",
+                RedrawingSession: "house/portraits-redraw",
+            }
+            return more.get(protocol, "house/portraits-scales")
         raise UserError(f"There is no {PROTOCOL_NAMES[protocol]} model yet; name one under the role 'target'.")
 
     def default(self, role: str, target: str) -> str:
@@ -99,8 +128,12 @@ class Catalog:
         guidance = scale.group() if scale else ""  # a draft of a guided model is guided too
         if role == "twin":
             return f"{whole}@{TWIN}{guidance}"
-        if whole in TALES or whole in PORTRAITS:
-            if role == "draft":
+        if role == "verifier" and (whole in PORTRAITS or whole in PAINTERS):
+            return VERIFIER
+        if role == "refiner" and whole in ("house/portraits-scales", REFINER):
+            return f"{REFINER}{guidance}"
+        if whole in TALES or whole in PORTRAITS or whole in PAINTERS or whole in SCALES:
+            if role == "draft" and whole not in PAINTERS and whole not in SCALES:
                 return f"house/portraits-draft{guidance}" if whole in PORTRAITS else "house/tales-draft"
             raise UserError(f"There is no {role.replace('_', ' ')} model for {target}; pick a model that has one.")
         if role == "draft":
@@ -156,6 +189,8 @@ class Catalog:
 
     def _load(self, model_id: str, progress: Progress) -> Model:
         base, at, variant = model_id.rpartition("@")
+        if at and variant.startswith("refine"):
+            return self._load_refined(model_id, base, progress)
         if at and variant.startswith("cfg"):
             return self._load_guided(model_id, base, progress)
         if at:
@@ -166,8 +201,22 @@ class Catalog:
             return self._load_draft(model_id)
         if model_id in TALES:
             return self._load_tales(model_id)
+        if model_id == WEAK:
+            return self._load_weak(progress)
         if model_id in PORTRAITS:
             return self._load_portraits(model_id)
+        if model_id == VERIFIER:
+            return self._load_verifier()
+        if model_id == MASKED:
+            return self._load_masked()
+        if model_id == STUDENT:
+            from backend.models.student import load_student
+
+            return load_student(STUDENT, ASSETS / f"{STUDENT}.safetensors", DTYPES[self.dtype], self.device)
+        if model_id in SCALES:
+            from backend.models.scales import load_scales
+
+            return load_scales(model_id, ASSETS / f"{model_id}.safetensors", DTYPES[self.dtype], self.device)
         if model_id == STORE:
             return self._load_store()
         if model_id == JUDGE:
@@ -227,15 +276,68 @@ class Catalog:
         assert isinstance(llama, Llama)
         return RasterModel(model_id, Raster(llama, Layout.of(codec)), codec, llama.num_params)
 
+    def _load_masked(self) -> Model:
+        from backend.codecs.image import ImageCodec
+        from backend.codecs.palette import PaletteTokenizer
+        from backend.models.house.llama import Llama
+        from backend.models.house.masked import Mural
+        from backend.models.house.own import load_own
+        from backend.models.house.raster import Layout
+        from backend.models.masked import MaskedModel
+
+        path = ASSETS / f"{MASKED}.safetensors"
+        if not path.exists():
+            raise UserError(f"{MASKED} is not in assets/house; build it with: {builds(MASKED)}")
+        llama, codec = load_own(path, DTYPES[self.dtype], self.device), ImageCodec(PaletteTokenizer())
+        assert isinstance(llama, Llama)
+        return MaskedModel(MASKED, Mural(llama, Layout.of(codec)), codec, llama.num_params)
+
+    def _load_weak(self, progress: Progress) -> Model:
+        from backend.models.house.reflected import read_reflection
+        from backend.models.raster import RasterModel, reflected
+
+        path = ASSETS / f"{WEAK}.safetensors"
+        if not path.exists():
+            raise UserError(f"{WEAK} is not in assets/house; build it with: {builds(WEAK)}")
+        painter = self.get("house/portraits", progress)
+        assert isinstance(painter, RasterModel)
+        return reflected(painter, read_reflection(path, self.device), WEAK)
+
+    def _load_refined(self, model_id: str, base: str, progress: Progress) -> Model:
+        from backend.models.raster import RasterModel, refined
+
+        omega = REFINED.search(model_id)
+        if omega is None:
+            raise UserError(f"{model_id!r} names no strength; write, for example, {WEAK}@refine=1.5.")
+        whole = self.get(base, progress)
+        if not isinstance(whole, RasterModel):
+            raise UserError(f"{base} has no net that stands for guidance; refine {WEAK}.")
+        return refined(whole, float(omega.group(1)))
+
+    def _load_verifier(self) -> Model:
+        from backend.codecs.image import ImageCodec
+        from backend.codecs.palette import PaletteTokenizer
+        from backend.models.verifier import load_verifier
+
+        path = ASSETS / f"{VERIFIER}.safetensors"
+        if not path.exists():
+            raise UserError(f"{VERIFIER} is not in assets/house; build it with: {builds(VERIFIER)}")
+        return load_verifier(VERIFIER, path, ImageCodec(PaletteTokenizer()), self.device)
+
     def _load_guided(self, model_id: str, base: str, progress: Progress) -> Model:
-        from backend.models.raster import RasterModel, guided
+        from backend.models import masked, raster, scales
 
         whole, scale = self.get(base, progress), GUIDANCE.search(model_id)
-        if not isinstance(whole, RasterModel):
+        if not isinstance(whole, raster.RasterModel | masked.MaskedModel | scales.ScaleModel):
             raise UserError(f"{base} has no conditions to be guided by; guidance is for models of portraits.")
         if scale is None:
             raise UserError(f"{model_id!r} names no scale of guidance; write, for example, {base}@cfg=3.")
-        return guided(whole, float(scale.group(1)))
+        strength = float(scale.group(1))
+        if isinstance(whole, masked.MaskedModel):
+            return masked.guided(whole, strength)
+        if isinstance(whole, scales.ScaleModel):
+            return scales.guided(whole, strength)
+        return raster.guided(whole, strength)
 
     def _load_store(self) -> Model:
         from backend.codecs.text import TextCodec

@@ -34,7 +34,49 @@ TALES = {  # our models of short stories, which share a tokenizer: title, what i
 PORTRAITS = {  # our models of described portraits, which share a palette: title, what it is
     "house/portraits": ("Portraits", "Paints a described portrait of 16x16 pixels, pixel by pixel."),
     "house/portraits-draft": ("Portraits draft", "Draft model of our portraits, distilled from their painter."),
+    "house/portraits-free": ("Portraits, aligned", "The painter of portraits, trained to need no guidance."),
+    "house/portraits-weak": ("Portraits, reflected", "The same with a small net that stands for its guidance."),
 }
+FREE = "house/portraits-free"
+WEAK = "house/portraits-weak"
+VERIFIER = "house/portrait-verifier"
+MASKED = "house/portraits-masked"
+STUDENT = "house/portraits-student"
+PAINTERS = {  # our models of the same portraits that paint in another order: title, protocol, what it is
+    MASKED: ("Portraits, masked", "grid", "Paints a described portrait of 16x16 pixels, its cells in any order."),
+    STUDENT: ("Portraits, one call", "distilled", "Paints in one call what the next-scale painter paints in seven."),
+}
+SCALES = {  # our models of the maps of portraits: title, protocol, what it is, name in training
+    "house/portraits-scales": (
+        *("Portraits, next scale", "scale", "Paints a described portrait map by map, coarse to fine."),
+        "target",
+    ),
+    "house/portraits-scales-small": (
+        *("Portraits, next scale, small", "scale", "Paints the same maps with a sixth of the weights."),
+        "small",
+    ),
+    "house/portraits-markov": (
+        *(
+            "Portraits, Markov scales",
+            "scale",
+            "Paints a described portrait map by map, each from the last alone.",
+        ),
+        "markov",
+    ),
+    "house/portraits-redraw": (
+        *("Portraits, masked scales", "redrawing", "The Markov model with a branch that draws masked cells again."),
+        "mask",
+    ),
+    "house/portraits-flex": (
+        *("Portraits, flexible scales", "flexible", "Paints a described portrait again and again, each time larger."),
+        "flex",
+    ),
+    "house/portraits-bands": (
+        *("Portraits, next band", "scale", "Paints a described portrait band by band, low frequencies first."),
+        "bands",
+    ),
+}
+REFINER = "house/portraits-scales-small"
 HUB = "hub/HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model where the package is missing, as on a Space
 
 
@@ -72,6 +114,15 @@ def entries() -> list[Entry]:
         *_on_smollm2(),
         *(_house(model_id, title, "causal", about) for model_id, (title, about) in TALES.items()),
         *(_house(model_id, title, "causal", about, "image") for model_id, (title, about) in PORTRAITS.items()),
+        *(_house(model_id, title, protocol, about, "image") for model_id, (title, protocol, about) in PAINTERS.items()),
+        *(_house(model_id, *told[:3], "image") for model_id, told in SCALES.items()),
+        _house(
+            VERIFIER,
+            "Portrait verifier",
+            "picture judge",
+            "Tells decoding how well a portrait, finished or not, shows what was asked for.",
+            "image",
+        ),
         Entry(
             HUB,
             "SmolLM2-135M-Instruct",
@@ -156,8 +207,16 @@ def builds(model_id: str) -> str:
     name = model_id.removeprefix("house/")
     if model_id in TALES:
         return f"python -m backend.train.tales --model {name.removeprefix('tales-')}"
+    if model_id in (FREE, WEAK):
+        return f"python -m backend.train.portraits.{'contrast' if model_id == FREE else 'reflect'}"
+    if model_id == VERIFIER:
+        return "python -m backend.train.portraits.judge --name portrait-verifier --seed 2 --worst 0.4"
     if model_id in PORTRAITS:
         return f"python -m backend.train.portraits.raster --model {'draft' if name.endswith('-draft') else 'target'}"
+    if model_id in SCALES:
+        return f"python -m backend.train.portraits.scales --model {SCALES[model_id][3]}"
+    if model_id in PAINTERS:
+        return f"python -m backend.train.portraits.{name.removeprefix('portraits-')}"
     if model_id in HEADS.values():
         return f"python -m backend.train.smollm2_heads --kind {name.removeprefix('smollm2-')}"
     return f"python -m backend.train.{name.replace('-', '_')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from backend.catalog import DRAFT, HUB, JUDGE, LOCAL, Catalog
 from backend.codecs.text import TextCodec
 from backend.errors import UserError
 from backend.models.hub.causal_lm import load_folder
-from backend.protocols import CausalSession, MaskedSession
+from backend.protocols import CausalSession, DenoiserSession, GridSession, MaskedSession
 
 
 @pytest.mark.parametrize(
@@ -51,8 +52,9 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert catalog.default("judge", LOCAL) == JUDGE
     with pytest.raises(UserError, match="no default model for the role 'pilot'"):
         catalog.default("pilot", LOCAL)
-    with pytest.raises(UserError, match="no masked model yet"):
-        catalog.default_target(MaskedSession)
+    assert catalog.default_target(MaskedSession) == catalog.default_target(GridSession) == "house/portraits-masked"
+    with pytest.raises(UserError, match="no diffusion model yet"):
+        catalog.default_target(DenoiserSession)
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]
     assert catalog.default_target(CausalSession) == HUB
     local = next(entry for entry in catalog.entries() if entry.id == LOCAL)
@@ -88,6 +90,18 @@ def test_end_tokens_come_from_every_file(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, eos_token_id=1)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
     assert TextCodec.from_folder(folder).end == {1, 2}
+
+
+def test_tokenizers_may_be_packed(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path)
+    vocabulary = TextCodec.from_folder(folder).vocabulary
+    plain, packed = folder / "tokenizer.json", folder / "tokenizer.json.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes(), mtime=0))
+    plain.unlink()
+    assert TextCodec.from_folder(folder).vocabulary == vocabulary
+    packed.unlink()
+    with pytest.raises(UserError, match=r"has no tokenizer\.json"):
+        TextCodec.from_folder(folder)
 
 
 def test_templates_of_the_field(tmp_path: Path) -> None:

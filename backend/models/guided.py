@@ -10,14 +10,26 @@ cache, each sees itself only, and a token costs two rows of one call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from backend.errors import UserError
 from backend.meter import Meter
 from backend.models.session import Backbone, Cache
+
+STRONGEST = 20.0
+
+
+def check_scale(scale: float, model_id: str, already: bool) -> None:
+    """Raise UserError for a scale of guidance that is not offered, and for a model that is guided already."""
+    if not math.isfinite(scale) or not 0 <= scale <= STRONGEST:
+        raise UserError(f"Guidance must lie between 0 and {STRONGEST:g}, with 1 for none, but {scale:g} was asked for.")
+    if already:
+        raise UserError(f"{model_id} is guided already; name one scale, such as {model_id.partition('@')[0]}@cfg=3.")
 
 
 class PairCache:

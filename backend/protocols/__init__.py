@@ -16,19 +16,27 @@ from backend.protocols.causal import HeadsSession as HeadsSession
 from backend.protocols.causal import JudgeSession as JudgeSession
 from backend.protocols.causal import MixingSession as MixingSession
 from backend.protocols.causal import NestedSession as NestedSession
+from backend.protocols.causal import PictureSession as PictureSession
 from backend.protocols.causal import SkippingSession as SkippingSession
 from backend.protocols.causal import TwoLevelSession as TwoLevelSession
 from backend.protocols.models import Codec as Codec
 from backend.protocols.models import Model as Model
 from backend.protocols.models import Prompt as Prompt
+from backend.protocols.painting import DistilledSession as DistilledSession
 from backend.protocols.painting import FlexibleSession as FlexibleSession
 from backend.protocols.painting import GridSession as GridSession
 from backend.protocols.painting import MaskedSession as MaskedSession
+from backend.protocols.painting import PictureJudgeSession as PictureJudgeSession
+from backend.protocols.painting import RedrawingSession as RedrawingSession
 from backend.protocols.painting import ScaleSession as ScaleSession
 from backend.protocols.values import Band as Band
+from backend.protocols.values import BandSession as BandSession
 from backend.protocols.values import ContinuousSession as ContinuousSession
 from backend.protocols.values import DenoiserSession as DenoiserSession
 from backend.protocols.values import ForecastSession as ForecastSession
+from backend.protocols.values import LookaheadSession as LookaheadSession
+from backend.protocols.values import PatchLaw as PatchLaw
+from backend.protocols.values import PathSession as PathSession
 from backend.protocols.values import Schedule as Schedule
 from backend.scores import Scores as Scores
 
@@ -36,6 +44,7 @@ PROTOCOL_NAMES: Mapping[type, str] = {
     CausalSession: "causal",
     SkippingSession: "skipping",
     MixingSession: "mixing",
+    PictureSession: "picture",
     FleetSession: "fleet",
     TwoLevelSession: "two-level",
     HeadsSession: "heads",
@@ -46,9 +55,15 @@ PROTOCOL_NAMES: Mapping[type, str] = {
     GridSession: "grid",
     ScaleSession: "scale",
     FlexibleSession: "flexible",
+    RedrawingSession: "redrawing",
+    PictureJudgeSession: "picture judge",
+    DistilledSession: "distilled",
     ContinuousSession: "continuous",
     DenoiserSession: "diffusion",
     ForecastSession: "forecast",
+    PathSession: "paths",
+    LookaheadSession: "lookahead",
+    BandSession: "bands",
 }
 PROTOCOLS: tuple[type, ...] = tuple(PROTOCOL_NAMES)
 KINDRED: Mapping[type, type] = {FleetSession: CausalSession}  # write what another does, without extending it

@@ -106,6 +106,21 @@ class FleetSession(Protocol):
 
 
 @runtime_checkable
+class PictureSession(CausalSession, Protocol):
+    """A picture written row by row, in codes of which it is known how much they look alike."""
+
+    grid: tuple[int, int]  # (height, width); slot i of the canvas is row i // width, column i % width
+
+    def neighbours(self, token: int) -> tuple[Tensor, Tensor]:
+        """The other codes, the most alike first, of equally like ones the smaller, and how far each looks from this.
+
+        Returns:
+            codes_N, far_N: N = V - 1; a distance of 0 is no difference, 1 the largest between any two codes.
+        """
+        ...
+
+
+@runtime_checkable
 class TwoLevelSession(CausalSession, Protocol):
     """A text written in blocks: a global model reads whole blocks, a local one writes the next, seeing no other block.
 

@@ -33,8 +33,8 @@ class ScaleSession(Protocol):
     sizes: Sequence[tuple[int, int]]  # (height, width) of every scale
     at: int  # the scale being written; len(sizes) when done
 
-    def score(self, partial_N: Sequence[int] | None = None) -> Tensor:
-        """p_NV of the N = h * w slots of the current scale; partial_N: its known tokens, -1 where unknown."""
+    def score(self) -> Tensor:
+        """p_NV of the N = h * w slots of the current scale, each given all coarser scales and none of this one."""
         ...
 
     def commit(self, tokens_N: Sequence[int]) -> None:
@@ -50,5 +50,41 @@ class FlexibleSession(ScaleSession, Protocol):
         """Write these of the sizes instead of all, in the same order. Only before anything is scored or committed.
 
         Raises UserError for a size that the model does not offer.
+        """
+        ...
+
+
+@runtime_checkable
+class PictureJudgeSession(Protocol):
+    """Tells how well pictures show what the prompt asks for. What steers decoding so must not measure it."""
+
+    def judge(self, canvases: Sequence[Sequence[int]]) -> list[float]:
+        """For each canvas a chance from 0 to 1: the geometric mean over what the prompt asks for. One call, N rows.
+
+        Open slots (-1) are shown as cells that nobody has painted.
+        """
+        ...
+
+
+@runtime_checkable
+class RedrawingSession(ScaleSession, Protocol):
+    """A scale session that can tell tokens of the current scale from others of it, so that some can be drawn again."""
+
+    def redraw(self, partial_N: Sequence[int]) -> Tensor:
+        """p_NV of the slots of the current scale given its known tokens (-1 = unknown); known slots are one-hot."""
+        ...
+
+
+@runtime_checkable
+class DistilledSession(Protocol):
+    """A student of a scale session that tells all its maps at once from the noise that its teacher draws them by."""
+
+    sizes: Sequence[tuple[int, int]]  # (height, width) of every scale
+    dims: int  # D, numbers of noise a slot
+
+    def predict(self, noise_LD: Tensor, known: Sequence[int] = ()) -> Tensor:
+        """p_NV of the slots behind the known ones, which fill the first scales: what the noise leads the teacher to.
+
+        noise_LD: standard normal, of every slot; that of known ones is not looked at.
         """
         ...

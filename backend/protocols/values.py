@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -59,16 +59,85 @@ class Band:
     levels: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class PatchLaw:
+    """Normal laws of patches of P values: mean_NP [..., P] and the lower Cholesky factors tril_NPP [..., P, P].
+
+    A factor of zeros is a point mass at the mean, as at temperature 0. Leading dimensions are what the call says.
+    Sessions return laws in float64 on the CPU: ratios of densities of long patches need the digits.
+    """
+
+    mean_NP: Tensor
+    tril_NPP: Tensor
+
+    def __getitem__(self, at: Any) -> PatchLaw:
+        """Some of the laws, by the leading dimensions."""
+        return PatchLaw(self.mean_NP[at], self.tril_NPP[at])
+
+
 @runtime_checkable
 class ForecastSession(Protocol):
-    """A series and a model that continues it."""
+    """A series that a model continues; what it can do beyond holding it is said by the protocols below.
 
-    series_CT: Tensor
+    Values are in the model's units: a scale taken from the observed context once and frozen for the whole decode, so
+    that the law of a patch depends on nothing that comes after it.
+    """
 
-    def predict(self, horizon: int) -> Band:
-        """The next `horizon` values of the first channel."""
+    series_CT: Tensor  # observed values of C channels, NaN where missing; the first channel is the one to continue
+
+
+@runtime_checkable
+class PathSession(ForecastSession, Protocol):
+    """S sample paths of one series, written patch by patch, each with a length of its own.
+
+    One call serves any of the paths, so that calls count what must happen one after the other. A one-step model has
+    patches of one value; a point model is read through the means of its laws.
+    """
+
+    patch: int  # P
+    season: int  # steps, 1 without one
+    lengths: Sequence[int]  # patches that each path has
+
+    def fork(self, paths: int) -> None:
+        """Start this many paths behind the series, once, before anything else."""
         ...
 
-    def extend(self, values_CH: Tensor) -> None:
-        """Append values as if they had been observed."""
+    def score(self, draft_RKP: Tensor | None = None, rows: Sequence[int] | None = None) -> PatchLaw:
+        """Laws [R, K + 1] of the next patch after nothing and after each drafted one: one call. Commits nothing.
+
+        Args:
+            draft_RKP: guesses that follow each path, None for none. rows: the paths, all if None.
+        """
+        ...
+
+    def commit(self, patches_RKP: Tensor, counts: Sequence[int], rows: Sequence[int] | None = None) -> None:
+        """Append the first counts[r] patches of row r to its path for good."""
+        ...
+
+
+@runtime_checkable
+class LookaheadSession(PathSession, Protocol):
+    """A path session with heads that look further ahead than the next patch, not knowing what lies between."""
+
+    reach: int  # A: patches behind the next one that heads have laws for
+
+    def look(self, draft_RKP: Tensor | None = None, rows: Sequence[int] | None = None) -> tuple[PatchLaw, PatchLaw]:
+        """What `score` returns and, from the same call, laws [R, K + 1, A] of the A patches behind each next one."""
+        ...
+
+
+@runtime_checkable
+class BandSession(ForecastSession, Protocol):
+    """A model that gives quantiles of each coming step by itself: bands, no paths."""
+
+    season: int  # steps, 1 without one
+    levels: Sequence[float]  # of the quantiles, ascending
+    sizes: Sequence[int]  # steps that a call can give, ascending: one head each
+
+    def predict(self, size: int, futures_RH: Tensor | None = None) -> Tensor:
+        """Quantiles [R, levels, size] of the steps behind the series and a future taken for observed: one call.
+
+        Args:
+            size: one of `sizes`. futures_RH: R continuations of H steps, each a row of the call; None for none (R = 1).
+        """
         ...

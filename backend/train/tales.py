@@ -25,15 +25,17 @@ import numpy as np
 import torch
 import torch.distributed
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backend.codecs.text import read_tokenizer
 from backend.models.house.llama import Llama, LlamaConfig
 from backend.models.house.own import read_own, save_own
 from backend.models.house.two_level import TwoLevel, TwoLevelConfig
 from backend.models.local import load_llama, load_smollm2
 from backend.train.smollm2_corpus import ROOT
 from backend.train.smollm2_draft import Job, Recipe, in_processes, join_trainers
+from backend.train.smollm2_measure import moved_by_rounding
 from backend.train.tales_measure import agreement, held_out_loss, what_it_writes
 from backend.train.tales_text import (
     VOCAB,
@@ -195,7 +197,7 @@ def train(job: TaleJob, model: Llama | TwoLevel, shelf: Shelf, teacher: Llama | 
             print(f"held out {held_out_loss(model, shelf, laws_of)['nats_per_token']:.4f}", flush=True)
 
 
-def save_checkpoint(job: TaleJob, step: int, model: Llama | TwoLevel, parts: Sequence[Any]) -> None:
+def save_checkpoint(job: TaleJob, step: int, model: nn.Module, parts: Sequence[Any]) -> None:
     """Write where training stands, by a temporary name."""
     scratch = job.checkpoint.with_suffix(".part")
     states = [part.state_dict() for part in parts]
@@ -203,7 +205,7 @@ def save_checkpoint(job: TaleJob, step: int, model: Llama | TwoLevel, parts: Seq
     scratch.rename(job.checkpoint)
 
 
-def average_gradients(model: Llama | TwoLevel, trainers: int) -> None:
+def average_gradients(model: nn.Module, trainers: int) -> None:
     """Make every trainer's gradients their mean, so that all take the same step."""
     if trainers == 1:
         return
@@ -270,9 +272,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = replace(recipe, tokens=args.tokens or recipe.tokens, steps=args.steps or recipe.steps)
     job = TaleJob(recipe, args.device, args.data, args.model, args.out)
     if not (job.data / "before").exists():
-        copy_stories(
-            args.before, Tokenizer.from_file(str(ASSETS / "smollm2-codec" / "tokenizer.json")), job.data / "before"
-        )
+        copy_stories(args.before, read_tokenizer(ASSETS / "smollm2-codec"), job.data / "before")
     in_processes(_write, job.recipe.writers, job)
     prepare(job)  # one process learns the tokenizer
     in_processes(_train, job.recipe.trainers, job)
@@ -286,9 +286,10 @@ def save(job: TaleJob, shelf: Shelf, model: Llama | TwoLevel) -> None:
     path = job.out / f"{job.name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     before = held_out_loss(model, shelf, laws_of)["nats_per_token"]
-    save_own(path, model)
+    save_own(path, model, bits=6)
     save_codec(shelf.tokenizer, job.out / "tales-codec")
     model = read_own(path, job.device)  # what ships is measured, in its rounded weights
+    after = held_out_loss(model, shelf, laws_of)
     card: dict[str, Any] = {
         "id": f"house/{job.name}",
         "what": WHAT[job.model],
@@ -300,8 +301,8 @@ def save(job: TaleJob, shelf: Shelf, model: Llama | TwoLevel) -> None:
         "stories": len(shelf.told),
         "tokens": sum(map(len, shelf.told)),
         "recipe": {"device": job.device, **asdict(job.recipe)},
-        "held_out": held_out_loss(model, shelf, laws_of),
-        "nats_per_token_before_weights_of_one_byte": before,
+        "held_out": after,
+        "loss_moved_by_six_bits": moved_by_rounding(before, after["nats_per_token"], after["tokens"]),
         "about_held_out": "Stories for other instructions of the same grammar, by the same writer, so flattering.",
         "can": "Continues the beginning of a short story in simple English, and often brings it to an end.",
         "cannot": "Does not chat, follow instructions or know facts; sentences often do not follow from each other, "

@@ -18,7 +18,7 @@ from backend.errors import UserError
 from backend.models.house.llama import Llama
 from backend.models.house.portrait_judge import PortraitJudge, save_judge
 from backend.models.house.raster import logits_of
-from backend.train.portraits import raster, raster_measure
+from backend.train.portraits import loop, raster, raster_measure
 from backend.train.portraits.raster import LAYOUT, Draws, RasterJob, draw_batch, laws_of, left_open, loss_of
 from backend.train.smollm2_draft import Recipe
 from backend.train.tales import new_model
@@ -109,7 +109,7 @@ def test_training_learns_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     before = raster_measure.nats(once, laws_of, *held)
     raster.train(job(tmp_path), once, None, 0)
     assert raster_measure.nats(once, laws_of, *held) < before - 1
-    monkeypatch.setattr(raster, "SAVED_EVERY", 2)
+    monkeypatch.setattr(loop, "SAVED_EVERY", 2)
     whole = Draws.__iter__
 
     def four(self: Draws) -> Any:

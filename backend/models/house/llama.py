@@ -167,15 +167,15 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(config.dim, 2 * config.ffn_dim, bias=config.ffn_bias)
         self.down = nn.Linear(config.ffn_dim, config.dim, bias=config.ffn_bias)
 
-    def forward(self, h_BTC: Tensor, turn_T1P: Tensor) -> Tensor:
-        """Training path: causal attention over the whole sequence. [B, T, C] -> [B, T, C]."""
+    def forward(self, h_BTC: Tensor, turn_T1P: Tensor, causal: bool = True) -> Tensor:
+        """Training path: attention over the whole sequence, or all before a place if causal. [B, T, C] -> [B, T, C]."""
         sizes = (self.config.num_heads, self.config.num_kv_heads, self.config.num_kv_heads)
         heads_BTHD = self.qkv(self.attn_norm(h_BTC)).unflatten(-1, (sum(sizes), self.config.head_dim))
         q, k, v = heads_BTHD.split(sizes, dim=2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = (rotate(x.to(turn_T1P.real.dtype), turn_T1P).to(v.dtype).transpose(1, 2) for x in (q, k))
-        mixed_BHTD = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=True, enable_gqa=True)
+        mixed_BHTD = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=causal, enable_gqa=True)
         h_BTC = h_BTC + self.out(mixed_BHTD.transpose(1, 2).flatten(2))
         gate, up = self.gate_up(self.ffn_norm(h_BTC)).chunk(2, dim=-1)
         h_BTC = h_BTC + self.down(F.silu(gate) * up)

@@ -5,6 +5,9 @@ pixels are rounded to the palette as those of painted portraits are. Some have a
 their place, so that it can be asked about pictures that are not perfect. `--device cpu` trains with one process, for
 about 5 minutes on two free cores, as estimated from the sizes; `--device cuda` trains longer. Resumes where it was.
 
+`--name portrait-verifier --seed 2 --worst 0.4` trains house/portrait-verifier instead, which decoding asks about
+pictures that are not finished: another judge than the one that measures, and used to many wrong pixels.
+
 The card tells how often it is right on fresh portraits and on held-out pairs, attribute by attribute, and the house
 distance of two sets of fresh portraits, which is what a perfect painter would reach with as many pictures.
 """
@@ -32,20 +35,26 @@ from backend.models.house.portrait_judge import PortraitJudge, accuracy, fd_hous
 from backend.train.smollm2_corpus import ROOT
 
 SPOILT = 0.5  # share of the portraits with wrong pixels
-WORST = 0.05  # most of a portrait's pixels that are wrong
+WORST = 0.05  # most of a portrait's pixels that are wrong, where nothing else is asked for
 SAVED_EVERY = 100  # steps
 PALETTE = PaletteTokenizer()
+WHAT = {
+    "portrait-judge": "Reads the 13 attributes off a portrait of 16x16 pixels: a small convolutional net.",
+    "portrait-verifier": "Tells decoding what asked-for attributes a portrait of 16x16 pixels shows, finished or not; "
+    "never used to measure it.",
+}
 HELD, SET = 4000, 2000  # fresh portraits measured, and in each of the two sets whose distance is told
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """batch: portraits a step. steps: of the optimiser. rate: peak learning rate."""
+    """batch: portraits a step. steps: of the optimiser. rate: peak learning rate. worst: see `spoil`."""
 
     batch: int
     steps: int
     rate: float
     seed: int = 1
+    worst: float = WORST
 
 
 _cpu = Recipe(batch=128, steps=3000, rate=1e-3)
@@ -58,9 +67,9 @@ def as_painted(count: int, rng: np.random.Generator, which: Which = "seen") -> t
     return PALETTE.decode(PALETTE.encode(pixels)), rows
 
 
-def spoil(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """The same with some pixels of half of the pictures taken from the picture before."""
-    share_B11 = rng.random((len(pixels), 1, 1)) * WORST * (rng.random((len(pixels), 1, 1)) < SPOILT)
+def spoil(pixels: Pixels, rng: np.random.Generator, worst: float = WORST) -> Pixels:
+    """The same with some pixels of half of the pictures, a share of up to `worst`, taken from the picture before."""
+    share_B11 = rng.random((len(pixels), 1, 1)) * worst * (rng.random((len(pixels), 1, 1)) < SPOILT)
     wrong_BHW = rng.random(pixels.shape[:3]) < share_B11
     return np.where(wrong_BHW[..., None], np.roll(pixels, 1, axis=0), pixels)
 
@@ -70,7 +79,7 @@ def batches(recipe: Recipe, step: int) -> Iterator[tuple[Tensor, Tensor]]:
     for at in count(step):
         rng = np.random.default_rng([recipe.seed, at])
         pixels, rows = as_painted(recipe.batch, rng)
-        yield torch.from_numpy(spoil(pixels, rng)), torch.from_numpy(rows - 1)
+        yield torch.from_numpy(spoil(pixels, rng, recipe.worst)), torch.from_numpy(rows - 1)
 
 
 def loss_of(judge: PortraitJudge, pixels_BHWC: Tensor, values_BA: Tensor) -> Tensor:
@@ -110,15 +119,17 @@ def train(judge: PortraitJudge, recipe: Recipe, checkpoint: Path) -> None:
             scratch.rename(checkpoint)
 
 
-def measured(judge: PortraitJudge, held: int, each: int) -> dict[str, Any]:
-    """What the card tells of a judge."""
+def measured(judge: PortraitJudge, held: int, each: int, worst: float = WORST) -> dict[str, Any]:
+    """What the card tells of a judge. worst: another share of wrong pixels that it is asked about."""
     told: dict[str, Any] = {"portraits": held}
     for name, which in (("fresh", "seen"), ("held_out_pairs", "held_out")):
         pixels, rows = as_painted(held, np.random.default_rng([20_000_000, which == "seen"]), which)  # type: ignore[arg-type]
         told[f"accuracy_{name}"] = {key: round(value, 4) for key, value in accuracy(judge, pixels, rows).items()}
     pixels, rows = as_painted(held, np.random.default_rng([20_000_001]))
-    spoilt = spoil(pixels, np.random.default_rng([20_000_002]))
-    told["accuracy_spoilt"] = round(accuracy(judge, spoilt, rows)["all"], 4)
+    for share in dict.fromkeys((WORST, worst)):
+        spoilt = spoil(pixels, np.random.default_rng([20_000_002]), share)
+        name = "accuracy_spoilt" if share == WORST else f"accuracy_spoilt_by_up_to_{share:g}"
+        told[name] = round(accuracy(judge, spoilt, rows)["all"], 4)
     sets = [as_painted(each, np.random.default_rng([20_000_003, i]))[0] for i in (0, 1)]
     told["fd_house_of_two_fresh_sets"] = round(fd_house(*(judge.features_of(pixels) for pixels in sets)), 5)
     told["pictures_in_a_set"] = each
@@ -132,15 +143,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "portraits", help="folder of checkpoints")
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house")
     parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
+    parser.add_argument("--name", choices=sorted(WHAT), default="portrait-judge", help="of the model that is written")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="of the first weights and of the portraits")
+    parser.add_argument("--worst", type=float, default=WORST, help="most of a portrait's pixels that are wrong")
     args = parser.parse_args(argv)
     recipe = RECIPES[args.device]
-    recipe = replace(recipe, steps=args.steps or recipe.steps)
+    recipe = replace(recipe, steps=args.steps or recipe.steps, seed=args.seed, worst=args.worst)
     args.data.mkdir(parents=True, exist_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     judge = PortraitJudge().to(args.device)
-    train(judge, recipe, args.data / "checkpoint-judge.pt")
-    save(args.out / "portrait-judge.safetensors", judge, recipe, args.device)
+    train(judge, recipe, args.data / f"checkpoint-{args.name.removeprefix('portrait-')}.pt")
+    save(args.out / f"{args.name}.safetensors", judge, recipe, args.device)
 
 
 def save(path: Path, judge: PortraitJudge, recipe: Recipe, device: str, held: int = HELD, each: int = SET) -> None:
@@ -148,15 +162,15 @@ def save(path: Path, judge: PortraitJudge, recipe: Recipe, device: str, held: in
     save_judge(path, judge)
     judge = read_judge(path, device)  # what ships is measured, in its rounded weights
     card = {
-        "id": "house/portrait-judge",
-        "what": "Reads the 13 attributes off a portrait of 16x16 pixels: a small convolutional net.",
+        "id": f"house/{path.stem}",
+        "what": WHAT[path.stem],
         "license": "Apache-2.0; the drawings it has learned from are CC0 1.0 (Pixel Art by DiceBear).",
         "num_params": sum(weight.numel() for weight in judge.parameters()),
         "widths": list(judge.widths),
         "data": "Portraits of backend.codecs.portraits, drawn while training, never with a held-out pair of "
-        f"attributes; of {SPOILT:.0%} up to {WORST:.0%} of the pixels are another portrait's.",
+        f"attributes; of {SPOILT:.0%} up to {recipe.worst:.0%} of the pixels are another portrait's.",
         "recipe": {"device": device, **asdict(recipe)},
-        "measured": measured(judge, held, each),
+        "measured": measured(judge, held, each, recipe.worst),
         "about_measured": "Portraits of the same drawer, which the judge has not seen. The house distance of two sets "
         "of them is the least that a painter can be expected to reach with as many pictures; it is no FID.",
         "torch": str(torch.__version__),

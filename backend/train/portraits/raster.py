@@ -5,10 +5,10 @@ training goes on (`draw_many`), never with a held-out pair of attributes, and no
 conditions a random part is left open: all in one portrait of ten, none in three of ten, else a share drawn for each
 portrait; so a prompt may leave open what it likes, and guidance has a law with nothing asked.
 
-`--device cpu` trains with two processes of one thread, bfloat16 products: about 15 minutes for the target and 6 for
-the draft on two free cores, as estimated from a few steps; `--device cuda` trains longer on one GPU while 8 processes
-draw. Training resumes where it was. Matrices are trained with Muon (torch 2.9 or later), embeddings and norms with
-AdamW; the learning rate follows a cosine. The card is written from what was measured (`raster_measure`).
+`--device cpu` trains with two processes of one thread, bfloat16 products: 14 minutes for the target and 5 for the draft
+on two cores that others used too; `--device cuda` trains longer on one GPU while 8 processes draw. Training resumes
+where it was. Matrices are trained with Muon (torch 2.9 or later), embeddings and norms with AdamW; the learning rate
+follows a cosine. The card is written from what was measured (`raster_measure`).
 
 Letters: A attributes, L slots of the canvas, V codes, B portraits of a batch.
 """
@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import count
@@ -39,10 +37,11 @@ from backend.errors import UserError
 from backend.models.house.llama import Llama
 from backend.models.house.own import read_own, save_own
 from backend.models.house.raster import Layout, logits_of
+from backend.train.portraits.loop import optimise
 from backend.train.portraits.raster_measure import agreement, fresh, held_out, nats, painted
 from backend.train.smollm2_corpus import ROOT
 from backend.train.smollm2_draft import Job, Recipe, in_processes, join_trainers
-from backend.train.tales import SAVED_EVERY, TaleJob, average_gradients, new_model, save_checkpoint
+from backend.train.tales import TaleJob, new_model
 
 ALL_OPEN, NONE_OPEN = 0.1, 0.3  # shares of the portraits
 HELD = 512  # portraits that measures are taken on
@@ -100,9 +99,13 @@ class Draws(IterableDataset[tuple[Tensor, Tensor]]):
         worker = get_worker_info()
         first, apart = (worker.id, worker.num_workers) if worker else (0, 1)
         for at in count(self.step + first, apart):
-            rng = np.random.default_rng([self.recipe.seed, self.rank, at])
-            rows_BA, canvas_BL = draw_batch(self.recipe.batch, rng)
-            yield torch.from_numpy(left_open(rows_BA.numpy(), rng)), canvas_BL
+            yield self.batch(at)
+
+    def batch(self, at: int) -> tuple[Tensor, Tensor]:
+        """The batch of a step."""
+        rng = np.random.default_rng([self.recipe.seed, self.rank, at])
+        rows_BA, canvas_BL = draw_batch(self.recipe.batch, rng)
+        return torch.from_numpy(left_open(rows_BA.numpy(), rng)), canvas_BL
 
     def loaded(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The same from the drawing processes of the recipe, in their order."""
@@ -128,42 +131,13 @@ def loss_of(model: Llama, conditions_BA: Tensor, canvas_BL: Tensor, teacher: Lla
 
 def train(job: RasterJob, model: Llama, teacher: Llama | None, rank: int) -> None:
     """Train in place, together with the other trainers; resumes from the checkpoint, if there is one."""
-    recipe, total = job.recipe, job.recipe.steps
-    matrices = [w for name, w in model.named_parameters() if w.dim() == 2 and "embed" not in name]
-    others = [w for name, w in model.named_parameters() if w.dim() != 2 or "embed" in name]
-    muon = torch.optim.Muon(matrices, lr=recipe.rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    adam = torch.optim.AdamW(others, lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.0)
-
-    def share(step: int) -> float:
-        return min(1.0, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / total)))
-
-    parts: list[Any] = [muon, adam, *(torch.optim.lr_scheduler.LambdaLR(part, share) for part in (muon, adam))]
-    step = 0
-    if job.checkpoint.exists():
-        saved = torch.load(job.checkpoint, weights_only=True, map_location=job.device)
-        step = saved["step"]
-        model.load_state_dict(saved["model"])
-        for part, state in zip(parts, saved["parts"], strict=True):
-            part.load_state_dict(state)
-    began, first, losses = time.monotonic(), step, []
-    source = Draws(recipe, rank, step).loaded() if step < total else iter(())
-    while step < total:
-        step += 1
-        conditions_BA, canvas_BL = (part.to(job.device) for part in next(source))
-        loss = loss_of(model, conditions_BA, canvas_BL, teacher)
-        torch.autograd.backward(loss)
-        average_gradients(model, recipe.trainers)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for part in parts:
-            part.step()
-        model.zero_grad(set_to_none=True)
-        losses.append(loss.detach())
-        if rank == 0 and step % 50 == 0:
-            speed = (time.monotonic() - began) / (step - first)
-            mean = float(torch.stack(losses[-50:]).mean())
-            print(f"step {step}/{total} loss {mean:.4f} {speed:.2f} s a step", flush=True)
-        if rank == 0 and (step % SAVED_EVERY == 0 or step == total):
-            save_checkpoint(job, step, model, parts)
+    optimise(
+        job,
+        model,
+        rank,
+        lambda step: Draws(job.recipe, rank, step).loaded(),
+        lambda conditions_BA, canvas_BL: loss_of(model, conditions_BA, canvas_BL, teacher),
+    )
 
 
 def prepare(job: RasterJob) -> tuple[Llama, Llama | None]:
