@@ -332,8 +332,12 @@ class ToyScaleSession(Counting):
         self._model = model
         self._sampling = sampling
 
-    def score(self, partial_N: Sequence[int] | None = None) -> Tensor:
+    def score(self) -> Tensor:
         """See `ScaleSession.score`."""
+        return self.told()
+
+    def told(self, partial_N: Sequence[int] | None = None) -> Tensor:
+        """p_NV of the current scale given the known ones of its tokens, for one call."""
         table = self._model.table(self.written, self.at)
         self.charge(table.length)
         return table.rows(partial_N if partial_N is not None else [-1] * table.length, self._sampling)

@@ -13,7 +13,7 @@ import torch
 from backend.chance import Ask, Chance
 from backend.errors import UserError
 from backend.meter import Meter
-from backend.protocols import FlexibleSession, GridSession, MaskedSession, Prompt, ScaleSession
+from backend.protocols import FlexibleSession, GridSession, MaskedSession, Prompt, RedrawingSession, ScaleSession
 from backend.registry import find
 from backend.run import record
 from backend.trace import Trace
@@ -78,6 +78,31 @@ class ToyGridSession(ToyMaskedSession):
         """See `MaskedSession.denoise`."""
         self.asked.append(tuple(canvas_L))
         return super().denoise(canvas_L)
+
+
+class ToyRedrawing(ToyScale):
+    """Maps whose tokens can be told from each other: the laws are conditionals of the joint table."""
+
+    def __init__(self, model_id: str = "toy/redrawing", seed: int = 5, **options: Any) -> None:
+        super().__init__(model_id, seed, **options)
+        self.protocol = RedrawingSession
+        self.speaks = frozenset({RedrawingSession, ScaleSession})
+
+    def open(self, protocol: type, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> Any:
+        """A session, remembered in `sessions`."""
+        assert protocol in self.speaks, (self.id, protocol)
+        return super().open(self.protocol, prompt, sampling, meter, room)
+
+    def make(self, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> ToyRedrawingSession:
+        return ToyRedrawingSession(self, sampling, meter)
+
+
+class ToyRedrawingSession(ToyScaleSession):
+    """A scale session that can draw slots of a map again."""
+
+    def redraw(self, partial_N: Sequence[int]) -> torch.Tensor:
+        """See `RedrawingSession.redraw`."""
+        return self.told(partial_N)
 
 
 class ToyFlexible(ToyScale):

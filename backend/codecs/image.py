@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +23,9 @@ NEUTRAL = 128  # the grey of cells that nobody has painted
 LARGEST = 1024  # side of a picture or mask that is read
 LIT = 128  # from here on a pixel of a mask counts as painted over
 FIELDS = ("prompt", "image", "mask", "size")
+URL_START = "data:image/png;base64,"
+FORMATS = ("PNG", "JPEG", "WEBP")
+LONGEST_URL = 8_000_000  # characters
 
 
 class ImageCodec:
@@ -49,7 +54,8 @@ class ImageCodec:
     def encode(self, raw: Any) -> Prompt:
         """Conditions of a prompt, or of {"prompt": ..., "image": ..., "mask": ..., "size": ...}.
 
-        image, mask: pictures as PIL images or arrays [H, W] or [H, W, C]; what the mask paints white is painted again.
+        image, mask: pictures as PIL images, arrays [H, W] or [H, W, C], or data URLs, which alone can be saved with a
+        trace; what the mask paints white is painted again.
         Raises UserError for a prompt that cannot be read, pictures that do not fit and sizes that are not offered.
         """
         asked = {"prompt": raw} if isinstance(raw, str) else raw
@@ -124,8 +130,31 @@ class ImageCodec:
         return tuple(tokens.tolist())
 
 
+def data_url(picture: Image.Image) -> str:
+    """A picture as text, which `encode` reads."""
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return URL_START + base64.b64encode(stream.getvalue()).decode()
+
+
+def _read_url(url: str, name: str) -> Image.Image:
+    """The picture of a data URL. Raises UserError for any other text."""
+    start, _, packed = url.partition(",")
+    try:
+        if not start.startswith("data:image/") or not start.endswith(";base64") or len(packed) > LONGEST_URL:
+            raise ValueError
+        picture = Image.open(io.BytesIO(base64.b64decode(packed, validate=True)), formats=FORMATS)
+        _refuse_large(name, *picture.size)
+        picture.load()
+    except (ValueError, OSError, SyntaxError) as error:
+        raise UserError(f"The {name} cannot be read; give a PNG, JPEG or WebP picture as a data URL.") from error
+    return picture
+
+
 def _picture(raw: Any, name: str) -> Pixels:
     """Channels [H, W, 3] of a picture; a transparent one is laid on white."""
+    if isinstance(raw, str):
+        raw = _read_url(raw, name)
     if isinstance(raw, Image.Image):
         _refuse_large(name, *raw.size)
         seen = raw.convert("RGBA")
@@ -142,6 +171,8 @@ def _picture(raw: Any, name: str) -> Pixels:
 
 def _mask(raw: Any) -> Bools:
     """Pixels [H, W] that a mask paints: the light ones, or, in a picture with transparency, those that are there."""
+    if isinstance(raw, str):
+        raw = _read_url(raw, "mask")
     if isinstance(raw, Image.Image):
         _refuse_large("mask", *raw.size)
         raw = np.asarray(raw.convert("RGBA"))

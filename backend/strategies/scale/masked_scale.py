@@ -12,7 +12,7 @@ from functools import partial
 from typing import Annotated
 
 from backend.chance import Ask
-from backend.protocols import ScaleSession
+from backend.protocols import RedrawingSession
 from backend.registry import strategy
 from backend.types import Fate, Guarantee, Knob, Mark, Step
 from backend.unmasking import chances, choose, draw, filled, mean_entropy, next_slots, remaining, scale_figures
@@ -20,7 +20,7 @@ from backend.unmasking import chances, choose, draw, filled, mean_entropy, next_
 
 @strategy(paper="2506.04421", guarantee=Guarantee.LOSSLESS, family="next scale", only={"passes": 1})
 def masked_scale(
-    target: ScaleSession,
+    target: RedrawingSession,
     ask: Ask,
     *,
     passes: Annotated[int, Knob(1, 8, "calls a scale, the first draw included; 1: next scale, which is exact")] = 3,
@@ -37,7 +37,7 @@ def masked_scale(
         tokens = [-1] * len(slots)
         for i, left in enumerate(plan):
             todo = [n for n, token in enumerate(tokens) if token < 0]
-            p_NV = target.score(tokens if i else None)[todo]
+            p_NV = (target.redraw(tokens) if i else target.score())[todo]
             figures = {**scale_figures(target), "pass": i + 1.0, "redrawn": float(len(todo) if i else 0)}
             drawn = draw(p_NV, [slots[n] + i * stride for n in todo], ask.chance)
             for j in choose(chances(p_NV, drawn), len(todo) - left, 0.0, ask.chance):
