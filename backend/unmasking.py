@@ -190,6 +190,23 @@ def next_slots(session: ScaleSession, left: int) -> range:
     return range(sum(areas[:-1]), sum(areas)) if areas[-1] <= left else range(0)
 
 
+def kept_until(sizes: Sequence[Size], entry: int, left: int) -> list[int]:
+    """Where the slots end that each call of a student keeps: one call for all, or two with an entry scale, from 1.
+
+    What the budget cannot hold is left out scale by scale; a second call that would keep nothing is not made. Raises
+    UserError for an entry with no scale before it, or none behind.
+    """
+    if entry == 1 or entry > len(sizes):
+        raise UserError(
+            f"A second call from scale {entry} on was asked for, but the model has {len(sizes)} scales, of which the "
+            f"first must be kept; ask for 2 to {len(sizes)}, or for 0 to make one call."
+        )
+    ends = [sum(height * width for height, width in sizes[:at]) for at in range(len(sizes) + 1)]
+    last = max(end for end in ends if end <= left)
+    first = ends[entry - 1] if entry else 0
+    return sorted({stop for stop in (first, last) if 0 < stop <= last})
+
+
 def scale_figures(session: ScaleSession) -> dict[str, float]:
     """Figures of a step that writes the current scale: its number from 1, how many there are, and its size."""
     height, width = session.sizes[session.at]

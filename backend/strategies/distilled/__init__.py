@@ -1,0 +1,1 @@
+"""Strategies whose target is a distilled session: whole pictures told from noise."""
