@@ -44,19 +44,22 @@ chromium:
 	 { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
 	 echo "chromium is not installed: the browser tests will be skipped"
 
-# The table of the README, measured on this machine; takes about an hour on two cores.
+# The tables of the README, measured on this machine; takes about an hour on two cores.
 bench: $(STAMP)
 	mkdir -p assets/bench
 	$(BIN)/python -m backend.bench --tab text --model local/smollm2-135m --dtype bfloat16 --peer transformers \
 	  --json assets/bench/text.json
+	$(BIN)/python -m backend.bench --tab image --json assets/bench/image.json
 	$(MAKE) readme
 
 # Write the generated parts of the README.
 readme: $(STAMP)
 	$(BIN)/python -m backend.registry --write README.md
 	$(BIN)/python -m backend.bench --report assets/bench/text.json --write README.md
+	$(BIN)/python -m backend.bench --report assets/bench/image.json --write README.md
+	$(BIN)/python -m backend.findings --write README.md
 
-# Record the first screen with the real model, then film it for the README.
+# Record the first screens with the real models, then film it for the README.
 traces: $(STAMP)
 	$(BIN)/python -m demos.record --dtype bfloat16
 	$(BIN)/python -m demos.film

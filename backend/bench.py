@@ -2,6 +2,7 @@
 
     python -m backend.bench --tab text --model local/smollm2-135m --strategies speculative,prompt_lookup \\
         --prompts 20 --new-tokens 64 --temperature 0 --repeats 3 --peer transformers --json OUT
+    python -m backend.bench --tab image --json OUT    (see `image_bench`)
 
 Every lane is warmed up; a repeat runs all prompts, each prompt through all lanes in turn; times are medians over
 repeats with their quartiles. Ratios are taken within a repeat, so that a slow moment hits both sides.
@@ -13,188 +14,33 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from backend import image_bench, image_report
+from backend.bench_lanes import BARE as BARE
+from backend.bench_lanes import BASELINE as BASELINE
+from backend.bench_lanes import PROMPTS as PROMPTS
+from backend.bench_lanes import BareLane as BareLane
+from backend.bench_lanes import Lane as Lane
+from backend.bench_lanes import OurLane as OurLane
+from backend.bench_lanes import Prompted as Prompted
+from backend.bench_lanes import Timed as Timed
+from backend.bench_lanes import measure, quartiles
+from backend.bench_lanes import read_lane as read_lane
+from backend.bench_lanes import read_prompts as read_prompts
 from backend.bench_report import counts_table, show, table
-from backend.catalog import ASSETS, DRAFT, DTYPES, LOCAL, Catalog
-from backend.chance import Ask, Seeded
+from backend.catalog import DRAFT, DTYPES, LOCAL, Catalog
 from backend.costs import cost_curve, interpolated
 from backend.errors import UserError
-from backend.meter import Meter
 from backend.protocols import CausalSession, FleetSession, Model
 from backend.quality import log_likelihood
 from backend.registry import compatible, find
-from backend.run import decode
 from backend.trace import Trace, speedup_modelled, summarise
-from backend.types import Guarantee, Request, Sampling
-
-PROMPTS = ASSETS / "prompts.jsonl"
-BASELINE = "autoregressive"
-BARE = "bare loop"
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """A prompt of the set, and what kind of task it is."""
-
-    text: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class Timed:
-    """One prompt through one lane: new tokens, seconds, and the trace where the lane is ours.
-
-    wall: from the prompt as text to the finished trace, which is what a peer's own call is compared with. seconds: of
-    the steps alone, which is what our lanes are compared by. calls: seconds in model calls.
-    """
-
-    tokens: tuple[int, ...]
-    seconds: float
-    wall: float
-    trace: Trace | None = None
-    calls: float = 0.0
-
-
-class Lane(Protocol):
-    """Something that can be timed on a prompt."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def peer(self) -> str | None: ...
-
-    @property
-    def dtype(self) -> str: ...
-
-    def run(self, prompt: Prompted, seed: int) -> Timed: ...
-
-
-@dataclass
-class OurLane:
-    """A strategy of this project; its name may set knobs, as in `spectr:drafts=8:gamma=4`."""
-
-    name: str
-    catalog: Catalog
-    model: str
-    sampling: Sampling
-    budget: int
-    draft: str | None = None
-    peer: str | None = None
-
-    @property
-    def dtype(self) -> str:
-        return self.catalog.dtype
-
-    def run(self, prompt: Prompted, seed: int) -> Timed:
-        """Decode the prompt."""
-        models = {"target": self.model}
-        strategy_id, knobs = read_lane(self.name)
-        if self.draft and "draft" in find(strategy_id).roles:
-            models["draft"] = self.draft
-        request = Request(strategy_id, prompt.text, models, knobs, self.sampling, self.budget, seed)
-        start = time.perf_counter()
-        with decode(request, self.catalog) as run:
-            for _ in run:
-                pass
-            trace = run.trace
-            wall = time.perf_counter() - start
-        calls = sum(sum(step.spent.values()) for step in trace.steps)
-        return Timed(tuple(trace.written()), sum(step.seconds for step in trace.steps), wall, trace, calls)
-
-
-@dataclass
-class BareLane:
-    """Plain decoding without runner, steps, marks or trace: what those are measured against."""
-
-    catalog: Catalog
-    model: str
-    sampling: Sampling
-    budget: int
-    name: str = BARE
-    peer: str | None = None
-
-    @property
-    def dtype(self) -> str:
-        return self.catalog.dtype
-
-    def run(self, prompt: Prompted, seed: int) -> Timed:
-        """Decode the prompt."""
-        start = time.perf_counter()
-        model, meter = self.catalog.get(self.model), Meter(self.catalog.sync)
-        encoded = model.codec.encode(prompt.text)
-        session = model.open(CausalSession, encoded, self.sampling, meter, self.budget)
-        ask = Ask(self.budget, Seeded(seed), model.codec.end)
-        while ask.open:
-            slot = len(session.tokens)
-            session.commit(ask.take([ask.chance.pick(session.score().p_NV[0], slot)]))
-        wall = time.perf_counter() - start
-        return Timed(tuple(session.tokens[len(encoded.tokens) :]), wall, wall, calls=meter.seconds)
-
-
-def read_lane(name: str) -> tuple[str, dict[str, Any]]:
-    """Strategy and knobs that a lane's name sets. Raises UserError for a knob that is unknown or no value of its kind.
-
-    >>> read_lane("spectr:drafts=8")
-    ('spectr', {'drafts': 8})
-    """
-    strategy_id, *set_knobs = name.split(":")
-    options, knobs = find(strategy_id).knobs, dict[str, Any]()
-    for knob, _, text in (part.partition("=") for part in set_knobs):
-        if knob not in options:
-            raise UserError(f"{strategy_id} has no knob {knob!r}; its knobs are: {', '.join(options) or 'none'}.")
-        try:
-            kind = options[knob].kind
-            knobs[knob] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{knob} of {strategy_id} cannot be {text!r}.") from error
-    find(strategy_id).settle(knobs)
-    return strategy_id, knobs
-
-
-def read_prompts(source: str, kinds: Sequence[str] = ()) -> list[Prompted]:
-    """The first N shipped prompts, or all of a JSONL file whose lines have a `prompt` field. Raises UserError."""
-    path = PROMPTS if source.isdigit() else Path(source)
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        prompts = [Prompted(str(line["prompt"]), str(line.get("kind", "prompt"))) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as JSON lines with a field 'prompt' ({error}).") from error
-    prompts = [prompt for prompt in prompts if not kinds or prompt.kind in kinds]
-    if source.isdigit():
-        count = min(int(source), len(prompts))
-        if not count and prompts:
-            raise UserError("The number of prompts must be at least 1, but 0 was given.")
-        prompts = [prompts[i * len(prompts) // count] for i in range(count)]  # spread over all kinds
-    if not prompts:
-        raise UserError(f"{path} holds no prompt of the kinds asked for; leave out --kinds to take all.")
-    return prompts
-
-
-def measure(
-    lanes: Sequence[Lane], prompts: Sequence[Prompted], repeats: int, tell: Callable[[str], None]
-) -> dict[str, list[list[Timed]]]:
-    """Results by lane name: a list a repeat, an entry a prompt. Each lane is warmed up on the first prompt."""
-    results: dict[str, list[list[Timed]]] = {lane.name: [] for lane in lanes}
-    for lane in lanes:
-        tell(f"warming up {lane.name}")
-        lane.run(prompts[0], seed=0)
-    for repeat in range(repeats):
-        for lane in lanes:
-            results[lane.name].append([])
-        for i, prompt in enumerate(prompts):
-            tell(f"repeat {repeat + 1} of {repeats}, prompt {i + 1} of {len(prompts)}")
-            shift = (i + repeat) % len(lanes)
-            for lane in [*lanes[shift:], *lanes[:shift]]:  # every lane gets every place in the order
-                results[lane.name][repeat].append(lane.run(prompt, seed=i))
-    return results
+from backend.types import Guarantee, Sampling
 
 
 def row(
@@ -212,10 +58,10 @@ def row(
         "peer": lane.peer,
         "dtype": lane.dtype,
         "units_per_second": statistics.median(rates),
-        "units_per_second_quartiles": _quartiles(rates),
+        "units_per_second_quartiles": quartiles(rates),
         "units_per_second_wall": statistics.median(_rate(repeat, wall=True) for repeat in timed),
         "speedup_time": statistics.median(ratios),
-        "speedup_time_quartiles": _quartiles(ratios),
+        "speedup_time_quartiles": quartiles(ratios),
         "same_text": sum(a.tokens == b.tokens for a, b in zip(timed[0], base[0], strict=True)) / len(prompts),
         "by_kind": _by_kind(timed, base, prompts),
         "new_slots": sum(len(t.tokens) for t in timed[0]),
@@ -305,13 +151,6 @@ def _by_kind(timed: list[list[Timed]], base: list[list[Timed]], prompts: Sequenc
     return out
 
 
-def _quartiles(values: Sequence[float]) -> list[float]:
-    if len(values) < 2:
-        return [values[0], values[0]]
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return [low, high]
-
-
 def peer_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Our units per second, wall time, over the best precision and setting of the peer's counterpart."""
     best: dict[str, float] = {}
@@ -338,13 +177,34 @@ def _runnable(catalog: Catalog, model: Model) -> list[str]:
     ]
 
 
-def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Run the benchmark that the arguments describe; {"environment", "rows", ...}. Raises UserError."""
-    if args.tab != "text":
-        raise UserError(f"There is no bench for the tab {args.tab!r} yet; the tab that works is: text.")
+TABS: Mapping[str, Mapping[str, Any]] = {  # what an argument is that is left out
+    "text": {"model": LOCAL, "prompts": "20", "new_tokens": 64, "temperature": 0.0, "repeats": 3},
+    "image": {"model": image_bench.PAINTER, "prompts": "12", "new_tokens": None, "temperature": 1.0, "repeats": 1},
+}
+
+
+def settle(args: argparse.Namespace) -> None:
+    """Fill in the tab's defaults. Raises UserError for a tab that has no bench, and for arguments of another tab."""
+    if args.tab not in TABS:
+        raise UserError(
+            f"There is no bench for the tab {args.tab!r} yet; the tabs that have one are: {', '.join(TABS)}."
+        )
+    for name in ("counts", "peer", "draft", "new_tokens") if args.tab == "image" else ("resume",):
+        if getattr(args, name):
+            raise UserError(f"--{name.replace('_', '-')} is not for the tab {args.tab!r}; leave it out.")
+    for name, value in TABS[args.tab].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     if args.repeats < 1:
         raise UserError(f"The number of repeats must be at least 1, but {args.repeats} was given.")
+
+
+def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Run the benchmark that the arguments describe; {"environment", "rows", ...}. Raises UserError."""
+    settle(args)
     catalog = Catalog(device=args.device, dtype=args.dtype, threads=args.threads)
+    if args.tab == "image":
+        return image_bench.bench(args, catalog, tell)
     prompts = read_prompts(args.prompts, args.kinds.split(",") if args.kinds else ())
     model = catalog.get(args.model)
     names = args.strategies.split(",") if args.strategies else _runnable(catalog, model)
@@ -404,22 +264,23 @@ def _modelled(
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m backend.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--tab", default="text", help="modality (text)")
-    parser.add_argument("--model", default=LOCAL, help="model id of the target")
+    parser.add_argument("--tab", default="text", help=f"modality: {', '.join(TABS)}")
+    parser.add_argument("--model", default=None, help="model id of the target; of images, of causal strategies")
     parser.add_argument("--draft", default=None, help="model id of the draft (default: the catalog's)")
     parser.add_argument(
         "--strategies", default="", help="ids, comma-separated (default: all), with knobs: spectr:drafts=8"
     )
-    parser.add_argument("--prompts", default="20", help="how many of the shipped prompts, or a JSONL file")
+    parser.add_argument("--prompts", default=None, help="how many of the shipped prompts, or a JSONL file")
     parser.add_argument("--kinds", default="", help="only prompts of these kinds, comma-separated")
-    parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--new-tokens", type=int, default=None)
+    parser.add_argument("--temperature", type=float, default=None)
+    parser.add_argument("--repeats", type=int, default=None)
     parser.add_argument("--dtype", default="auto", choices=["auto", *DTYPES])
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     parser.add_argument("--counts", action="store_true", help="measure no times; every repeat has other seeds")
     parser.add_argument("--peer", choices=["transformers"], help="also time another library's counterparts")
+    image_bench.add_arguments(parser)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write {environment, rows} here")
     parser.add_argument("--report", type=Path, metavar="FILE", help="measure nothing; print a result written by --json")
     parser.add_argument("--write", type=Path, metavar="README", help="with --report: put the tables into this file")
@@ -433,8 +294,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\n{error}", file=sys.stderr)
         return 2
     print(file=sys.stderr)
-    print((counts_table if args.counts else table)(result["rows"]))
-    for name, ratio in result["over_peer"].items():
+    if args.tab == "image":
+        print(image_report.table(result["rows"]))
+    else:
+        print((counts_table if args.counts else table)(result["rows"]))
+    for name, ratio in result.get("over_peer", {}).items():
         print(f"{name}: {ratio:.2f} x transformers at its best precision and setting")
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from backend import image_report
 from backend.documents import is_current, marks, write
 from backend.errors import UserError
 
 TABLE = marks("bench", "python -m backend.bench --report assets/bench/text.json --write README.md")
+IMAGES = marks("bench-image", "python -m backend.bench --report assets/bench/image.json --write README.md")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -84,15 +86,18 @@ def report(result: Mapping[str, Any]) -> str:
 
 
 def show(source: Path | None, target: Path | None, check: Path | None) -> int:
+    """Print a result, put it into a document, or compare it with one; the exit status. Raises UserError."""
     if source is None or not source.is_file():
         raise UserError(f"--report must name a result written by --json, but {source or 'nothing'} was given.")
-    text = report(json.loads(source.read_text(encoding="utf-8")))
+    result = json.loads(source.read_text(encoding="utf-8"))
+    images = result["environment"].get("tab") == "image"
+    part, text = (IMAGES, image_report.report(result)) if images else (TABLE, report(result))
     if check:
-        current = is_current(check, TABLE, text)
+        current = is_current(check, part, text)
         print(f"{check} is up to date." if current else f"{check} is out of date: run with --write {check}")
         return int(not current)
     if target:
-        write(target, TABLE, text)
+        write(target, part, text)
     else:
         print(text)
     return 0

@@ -1,6 +1,7 @@
-"""What the smaller benchmarks found, one line each for the README: `python -m backend.findings --write README.md`.
+"""What the benchmarks found, and which image models are here: `python -m backend.findings --write README.md`.
 
-Nothing is measured here: the lines are made from the files that the benchmarks wrote into assets/bench.
+Nothing is measured here: the lines are made from the files that the benchmarks wrote into assets/bench, and from the
+catalog's entries.
 """
 
 from __future__ import annotations
@@ -12,13 +13,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from backend import image_report
 from backend.catalog import ASSETS
 from backend.documents import is_current, marks, write
+from backend.entries import Entry, entries
 from backend.errors import UserError
+from backend.protocols import PROTOCOL_NAMES, CausalSession, MaskedSession, ScaleSession, base
 
-TABLE = marks("findings", "python -m backend.findings --write README.md")
+COMMAND = "python -m backend.findings --write README.md"
+TABLE, FIGURES, MODELS = (marks(name, COMMAND) for name in ("findings", "image-figures", "image-models"))
 FOLDER = ASSETS / "bench"
 Result = Mapping[str, Any]
+PICTURES = {  # what paints, by the protocol of its target
+    CausalSession: "strategies that write one token after the other",
+    MaskedSession: "the family *unmasking*",
+    ScaleSession: "the family *next scale*",
+}
 
 
 def raced(result: Result) -> str:
@@ -111,19 +121,54 @@ def table(folder: Path = FOLDER) -> str:
     return "\n".join(lines)
 
 
+def figures(folder: Path = FOLDER) -> str:
+    """What was asked of the image tab beside what its benchmark measured; that it was not, while there is no file."""
+    path = folder / "image.json"
+    if not path.is_file():
+        return image_report.MISSING
+    return image_report.figures(json.loads(path.read_text(encoding="utf-8")))
+
+
+def painters(known: Sequence[Entry] | None = None) -> str:
+    """The image models by the families of strategies that they are for, and which of these have none."""
+    known = entries() if known is None else known
+    ids: dict[type, list[str]] = {}
+    for entry in known:
+        if entry.modality == "image" and entry.available:
+            protocol = next((p for p, name in PROTOCOL_NAMES.items() if name == entry.protocol), None)
+            if protocol is not None:
+                ids.setdefault(base(protocol), []).append(f"`{entry.id}`")
+    here, missing = [], []
+    for protocol, family in PICTURES.items():
+        if protocol in ids:
+            here.append(f"for {family} {', '.join(ids[protocol])}")
+        elif protocol is not CausalSession:
+            missing.append(family)
+    told = f"Image models that are here: {'; '.join(here)}." if here else ""
+    if missing:
+        told += f" There is none yet for {' and '.join(missing)}, proven on toy models; so the app does not offer them."
+    return told.strip()
+
+
+def parts() -> dict[tuple[str, str], str]:
+    """The generated parts of the README, by their marks."""
+    return {TABLE: table(), FIGURES: figures(), MODELS: painters()}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m backend.findings", description=__doc__)
-    parser.add_argument("--write", type=Path, metavar="README", help="put the table into this file")
-    parser.add_argument("--check", type=Path, metavar="README", help="exit 1 unless it holds the table")
+    parser.add_argument("--write", type=Path, metavar="README", help="put the parts into this file")
+    parser.add_argument("--check", type=Path, metavar="README", help="exit 1 unless it holds the parts")
     args = parser.parse_args(argv)
     try:
         if args.check:
-            return int(not is_current(args.check, TABLE, table()))
-        if args.write:
-            write(args.write, TABLE, table())
-        else:
-            print(table())
+            return int(not all(is_current(args.check, part, text) for part, text in parts().items()))
+        for part, text in parts().items():
+            if args.write:
+                write(args.write, part, text)
+            else:
+                print(f"{text}\n")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from backend import bench_report, findings, registry
+from backend import bench_report, findings, image_report, registry
 from backend.documents import inside, is_current, marks, write
 from backend.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BENCH = ROOT / "assets" / "bench" / "text.json"
+IMAGES = ROOT / "assets" / "bench" / "image.json"
 
 
 def code_blocks() -> list[str]:
@@ -26,7 +27,10 @@ def code_blocks() -> list[str]:
 def test_tables_are_current() -> None:
     assert is_current(README, registry.TABLE, registry.table()), "run python -m backend.registry --write README.md"
     assert is_current(README, bench_report.TABLE, bench_report.report(json.loads(BENCH.read_text(encoding="utf-8"))))
-    assert is_current(README, findings.TABLE, findings.table()), "run python -m backend.findings --write README.md"
+    for part, text in findings.parts().items():
+        assert is_current(README, part, text), "run python -m backend.findings --write README.md"
+    pictures = image_report.report(json.loads(IMAGES.read_text(encoding="utf-8"))) if IMAGES.is_file() else ""
+    assert is_current(README, bench_report.IMAGES, pictures), f"run python -m backend.bench --report {IMAGES} --write"
 
 
 def test_findings_are_made_of_the_files_that_are_there(tmp_path: Path) -> None:
