@@ -101,6 +101,15 @@ class Trace:
         """The canvas behind the prompt."""
         return self.replay(num_steps)[len(self.prompt) :]
 
+    def values(self, num_steps: int | None = None) -> dict[int, float]:
+        """The number in every slot that holds one after the first `num_steps` steps (all if None)."""
+        held: dict[int, float] = {}
+        for step in self.steps[:num_steps]:
+            for mark in step.marks:
+                if mark.fate.commits:
+                    held.update(enumerate(mark.values, mark.slot))
+        return held
+
     def summary(self) -> Summary:
         """The measures of the steps so far."""
         return summarise([self])
@@ -229,7 +238,9 @@ def speedup_modelled(trace: Trace, cost: Callable[[int], float], draft_ratio: fl
 def _step_to_json(step: Step) -> dict[str, Any]:
     return {
         "marks": [
-            [m.slot, m.token, m.fate.value, m.p, m.q, m.parent, [list(o) for o in m.options]] for m in step.marks
+            [m.slot, m.token, m.fate.value, m.p, m.q, m.parent, [list(o) for o in m.options]]
+            + ([list(m.values)] if m.values else [])
+            for m in step.marks
         ],
         "note": step.note,
         "calls": dict(step.calls),
@@ -255,11 +266,19 @@ def _step_from_json(index: int, data: Mapping[str, Any]) -> Step:
 
 
 def _mark_from_json(
-    slot: Any, token: Any, fate: Any, p: Any, q: Any, parent: Any, options: Sequence[tuple[Any, Any]]
+    slot: Any,
+    token: Any,
+    fate: Any,
+    p: Any,
+    q: Any,
+    parent: Any,
+    options: Sequence[tuple[Any, Any]],
+    values: Sequence[Any] = (),
 ) -> Mark:
     p, q = (None if x is None else float(x) for x in (p, q))
     token, parent = (None if x is None else _whole(x) for x in (token, parent))
-    return Mark(_whole(slot), token, Fate(fate), p, q, parent, tuple((_whole(t), float(x)) for t, x in options))
+    likely = tuple((_whole(t), float(x)) for t, x in options)
+    return Mark(_whole(slot), token, Fate(fate), p, q, parent, likely, tuple(float(x) for x in values))
 
 
 def _whole(x: Any) -> int:
@@ -271,7 +290,7 @@ def _whole(x: Any) -> int:
 
 def _num_written(trace: Trace) -> int:
     """New tokens; slots that are open, such as those behind the end of one of several texts, hold none."""
-    return sum(token >= 0 for token in trace.written())
+    return sum(token >= 0 for token in trace.written()) + len(trace.values())
 
 
 def _ratio(a: float, b: float) -> float:

@@ -55,6 +55,7 @@ class Mark:
         p: the target's probability of the token, q: the drafter's; None where nobody asked.
         parent: index in `Step.marks` of the mark this guess hangs from (trees); None for chains and roots.
         options: the target's most likely tokens at this slot with their probabilities, best first.
+        values: where slots hold numbers and no tokens, those of this slot and of the ones behind it.
     """
 
     slot: int
@@ -64,6 +65,7 @@ class Mark:
     q: float | None = None
     parent: int | None = None
     options: tuple[tuple[int, float], ...] = ()
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

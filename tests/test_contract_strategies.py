@@ -26,6 +26,7 @@ from backend.protocols import (
     CausalSession,
     ContinuousSession,
     DenoiserSession,
+    DistilledSession,
     FleetSession,
     FlexibleSession,
     ForecastSession,
@@ -35,6 +36,9 @@ from backend.protocols import (
     MaskedSession,
     MixingSession,
     NestedSession,
+    PictureJudgeSession,
+    PictureSession,
+    RedrawingSession,
     ScaleSession,
     SkippingSession,
     TwoLevelSession,
@@ -48,12 +52,14 @@ from tests.exact import TooManyGamesError, ancestral, greedy, law, total_variati
 from tests.toys import Toy, ToyCatalog, ToyCausal, ToyMasked, ToyScale, canvases, causal_pair
 from tests.toys_block import ToyBlock
 from tests.toys_continuous import ToyContinuous, ToyDenoiser, ToyForecaster
+from tests.toys_distilled import ToyDistilled
 from tests.toys_fleet import ToyFleet
 from tests.toys_heads import ToyHeads
-from tests.toys_image import ToyFlexible, ToyGrid
+from tests.toys_image import ToyFlexible, ToyGrid, ToyRedrawing
 from tests.toys_judge import ToyJudge
 from tests.toys_mixing import ToyMixing
 from tests.toys_nested import ToyNested
+from tests.toys_picture import ToyPicture, ToyPictureJudge
 from tests.toys_skipping import ToySkipping
 from tests.toys_two_level import ToyTwoLevel
 
@@ -66,7 +72,7 @@ FILTERS = {
     "all": Sampling(temperature=0.7, top_k=2, top_p=0.9, min_p=0.1),
 }
 GREEDY = Sampling(temperature=0.0)
-ALL = list(strategies().values())
+ALL = [s for s in strategies().values() if s.base is not ForecastSession]  # those are in test_contract_forecast
 CAUSAL = [s for s in ALL if s.base is CausalSession]
 DISCRETE = (CausalSession, MaskedSession, ScaleSession)
 PROMPTS = {CausalSession: "0 1 0 1", ForecastSession: "2 1 3 2"}  # by base; the others start from nothing
@@ -75,6 +81,7 @@ EXTENDED: dict[type, type[ToyCausal]] = {  # targets that can more, or other thi
     MixingSession: ToyMixing,
     FleetSession: ToyFleet,
     TwoLevelSession: ToyTwoLevel,
+    PictureSession: ToyPicture,
 }
 
 
@@ -88,6 +95,8 @@ def toy_models(strategy: Strategy, variant: str) -> dict[str, Toy]:
         "two": {"seed": 6, "size": 2, "zeros": 0.0},
         "wide": {"seed": 8, "size": 5, "order": 2, "zeros": 0.0},
     }
+    several = PictureJudgeSession in strategy.roles.values()  # pictures at once, and all their games are played
+    small: dict[str, Any] = {"length": 2, "size": 2} if several else {}
     target, draft = causal_pair(kind=EXTENDED.get(strategy.protocol, ToyCausal), **options[variant])
     out: dict[str, Toy] = {}
     for i, (role, protocol) in enumerate(strategy.roles.items()):
@@ -101,10 +110,13 @@ def toy_models(strategy: Strategy, variant: str) -> dict[str, Toy]:
                 JudgeSession: lambda name, i: ToyJudge(name, target),
                 NestedSession: lambda name, i: ToyNested(name, target, seed=100 + i),
                 BlockSession: lambda name, i: ToyBlock(name, target, seed=100 + i),
-                MaskedSession: lambda name, i: ToyMasked(name, seed=3 + i),
+                MaskedSession: lambda name, i: ToyMasked(name, seed=3 + i, **small),
+                PictureJudgeSession: lambda name, i: ToyPictureJudge(name),
                 GridSession: lambda name, i: ToyGrid(name, seed=3 + i),
                 ScaleSession: lambda name, i: ToyScale(name, seed=5 + i),
                 FlexibleSession: lambda name, i: ToyFlexible(name, seed=5 + i),
+                RedrawingSession: lambda name, i: ToyRedrawing(name, seed=5 + i),
+                DistilledSession: lambda name, i: ToyDistilled(name, seed=5 + i),
                 ContinuousSession: lambda name, i: ToyContinuous(name, pull=0.7 - 0.1 * i),
                 DenoiserSession: lambda name, i: ToyDenoiser(model_id=name, mean=1.5 - 0.1 * i),
                 ForecastSession: lambda name, i: ToyForecaster(name, phi=0.8 - 0.1 * i),

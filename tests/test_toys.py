@@ -13,17 +13,20 @@ from backend.protocols import (
     CausalSession,
     ContinuousSession,
     DenoiserSession,
+    DistilledSession,
     FlexibleSession,
     ForecastSession,
     GridSession,
     MaskedSession,
     Prompt,
+    RedrawingSession,
     ScaleSession,
 )
 from backend.types import Sampling
 from tests.toys import Toy, ToyCausal, ToyCausalSession, ToyMasked, ToyScale, canvases, causal_pair
 from tests.toys_continuous import ToyContinuous, ToyDenoiser, ToyForecaster, clean
-from tests.toys_image import ToyFlexible, ToyGrid
+from tests.toys_distilled import ToyDistilled
+from tests.toys_image import ToyFlexible, ToyGrid, ToyRedrawing
 
 PLAIN = Sampling(temperature=1.0)
 
@@ -36,6 +39,8 @@ PLAIN = Sampling(temperature=1.0)
         (ToyGrid(), GridSession),
         (ToyScale(), ScaleSession),
         (ToyFlexible(), FlexibleSession),
+        (ToyRedrawing(), RedrawingSession),
+        (ToyDistilled(), DistilledSession),
         (ToyContinuous(), ContinuousSession),
         (ToyDenoiser(), DenoiserSession),
         (ToyForecaster(), ForecastSession),
