@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from backend.codecs.image import UNKNOWN, ImageCodec
 from backend.errors import UserError
 from backend.meter import Meter
-from backend.models.guided import Guided, PairMeter
-from backend.models.house.raster import Layout
+from backend.models.guided import STRONGEST, Guided, PairMeter, check_scale
+from backend.models.house.raster import Layout, Raster
+from backend.models.house.reflected import Refined, Reflected, Reflection
 from backend.models.session import Backbone, TrieSession
-from backend.protocols import CausalSession, Prompt, Scores
+from backend.protocols import CausalSession, PictureSession, Prompt, Scores
 from backend.types import Sampling
 
 BORDER = 0  # the code that an empty canvas shows
-STRONGEST = 20.0  # guidance
 
 
 class Canvas(Sequence[int]):
@@ -65,11 +70,13 @@ class _Behind(TrieSession):
 
 
 class CanvasSession:
-    """A `CausalSession` over a canvas."""
+    """A `PictureSession` over a canvas."""
 
-    def __init__(self, trie: TrieSession, hidden: int) -> None:
+    def __init__(self, trie: TrieSession, hidden: int, model: RasterModel) -> None:
         self._trie = trie
+        self._model = model
         self.tokens = Canvas(trie.tokens, hidden)
+        self.grid = model.layout.grid
 
     def score(self, draft: Sequence[int] = (), parents: Sequence[int] | None = None) -> Scores:
         """See `CausalSession.score`."""
@@ -79,6 +86,11 @@ class CanvasSession:
         """See `CausalSession.commit`."""
         self._trie.commit(tokens)
 
+    def neighbours(self, token: int) -> tuple[Tensor, Tensor]:
+        """See `PictureSession.neighbours`."""
+        codes_VN, far_VN = self._model.likeness
+        return codes_VN[token], far_VN[token]
+
 
 class RasterModel:
     """Loaded weights of a raster model. Shared by all sessions, never written.
@@ -87,7 +99,7 @@ class RasterModel:
         backbone: a `Raster`, a twin of one that runs some of its layers, or one of both that is `Guided`.
     """
 
-    speaks: frozenset[type] = frozenset({CausalSession})
+    speaks: frozenset[type] = frozenset({CausalSession, PictureSession})
 
     def __init__(self, model_id: str, backbone: Backbone, codec: ImageCodec, num_params: int) -> None:
         self.id = model_id
@@ -111,10 +123,23 @@ class RasterModel:
                 f"ask for {left} tokens or fewer."
             )
         tokens = [*self.layout.rows(prompt.extras["conditions"]), *given]
-        counted = PairMeter(meter) if isinstance(self.backbone, Guided) else meter
+        counted = PairMeter(meter) if isinstance(self.backbone, Guided | Refined) else meter
         trie = _Behind(self.backbone, self.id, self.layout.num_codes, tokens, sampling, counted, room)
         trie.hidden = self.layout.hidden
-        return CanvasSession(trie, trie.hidden)
+        return CanvasSession(trie, trie.hidden, self)
+
+    @cached_property
+    def likeness(self) -> tuple[Tensor, Tensor]:
+        """By code, the others in the order of their distance, and the distances, [V, V - 1] each.
+
+        Codes are compared by the pixels of a canvas that is full of one; two are 1 apart that differ the most.
+        """
+        full = np.repeat(np.arange(self.codec.size)[:, None], self.codec.length, axis=1)
+        pixels_VD = torch.from_numpy(self.codec.tokenizer.decode(full)).flatten(1).double()
+        far_VV = torch.cdist(pixels_VD, pixels_VD, compute_mode="donot_use_mm_for_euclid_dist")
+        far_VV = (far_VV / far_VV.max()).fill_diagonal_(-1.0)  # a code comes before the others in its own row
+        far_VV, codes_VV = far_VV.sort(dim=1, stable=True)
+        return codes_VV[:, 1:], far_VV[:, 1:]
 
     def _given(self, canvas: Sequence[int]) -> list[int]:
         """The codes in front of the first open cell."""
@@ -138,9 +163,33 @@ def guided(model: RasterModel, scale: float) -> RasterModel:
 
     Raises UserError for another scale, and for a model that is guided already.
     """
-    if not math.isfinite(scale) or not 0 <= scale <= STRONGEST:
-        raise UserError(f"Guidance must lie between 0 and {STRONGEST:g}, with 1 for none, but {scale:g} was asked for.")
-    if isinstance(model.backbone, Guided):
-        raise UserError(f"{model.id} is guided already; name one scale, such as {model.id.partition('@')[0]}@cfg=3.")
+    check_scale(scale, model.id, isinstance(model.backbone, Guided | Reflected | Refined))
     backbone = Guided(model.backbone, model.layout.opened(), scale)
     return RasterModel(f"{model.id}@cfg={scale:g}", backbone, model.codec, model.num_params)
+
+
+def reflected(model: RasterModel, reflection: Reflection, model_id: str) -> RasterModel:
+    """The model with a net that stands for its guidance: one sequence, logits as if guided; see `reflected`."""
+    assert isinstance(model.backbone, Raster)
+    num_params = model.num_params + sum(weight.numel() for weight in reflection.parameters())
+    return RasterModel(model_id, Reflected(model.backbone, reflection), model.codec, num_params)
+
+
+def refined(model: RasterModel, omega: float) -> RasterModel:
+    """A model of `reflected` beside true guidance, l = l_g + omega (l_guided - l_g), at twice the rows.
+
+    Args:
+        omega: from 0 (the net alone) over 1 (guidance itself) to 20.
+
+    Raises UserError for another strength, and for a model that has no such net.
+    """
+    if not math.isfinite(omega) or not 0 <= omega <= STRONGEST:
+        raise UserError(f"Refinement must lie between 0 and {STRONGEST:g}, but {omega:g} was asked for.")
+    weak = model.backbone
+    if not isinstance(weak, Reflected):
+        raise UserError(
+            f"{model.id} has no net that stands for guidance, which refining starts from; "
+            "refine one that has, such as house/portraits-weak@refine=1.5."
+        )
+    whole = Guided(weak.raster, model.layout.opened(), weak.reflection.scale)
+    return RasterModel(f"{model.id}@refine={omega:g}", Refined(whole, weak, omega), model.codec, model.num_params)

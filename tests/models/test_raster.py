@@ -21,7 +21,7 @@ from backend.models.guided import Guided
 from backend.models.house.own import save_own
 from backend.models.house.raster import Layout, Raster, logits_of
 from backend.models.raster import BORDER, Canvas, RasterModel, guided
-from backend.protocols import CausalSession, Prompt
+from backend.protocols import CausalSession, PictureSession, Prompt
 from backend.registry import strategies
 from backend.run import record
 from backend.types import Guarantee, Request, Sampling
@@ -327,7 +327,7 @@ def test_the_catalog_loads_portraits_twins_and_guided_ones(shelf: Catalog) -> No
     models = {name: shelf.get(f"house/portraits{name}") for name in names}
     assert len({model.codec.vocabulary for model in models.values()}) == 1
     assert {model.id for model in models.values()} == {f"house/portraits{name}" for name in names}
-    assert all(model.speaks == {CausalSession} for model in models.values())
+    assert all(model.speaks == {CausalSession, PictureSession} for model in models.values())
     laws = [session(model).score().p_NV for model in models.values()]  # type: ignore[arg-type]
     assert all(not torch.allclose(laws[0], law) for law in laws[1:])
     entry = next(entry for entry in shelf.entries() if entry.id == "house/portraits")
@@ -365,7 +365,7 @@ def test_portraits_that_are_not_here_say_how_to_build_them(tmp_path: Path, monke
     monkeypatch.setattr(catalog_module, "ASSETS", tmp_path)
     monkeypatch.setattr("backend.entries.ASSETS", tmp_path)
     catalog = Catalog("cpu", "float32")
-    for model_id, which in zip(PORTRAITS, ("target", "draft"), strict=True):
+    for model_id, which in zip(list(PORTRAITS)[:2], ("target", "draft"), strict=True):
         command = f"python -m backend.train.portraits.raster --model {which}"
         assert builds(model_id) == command
         assert next(e for e in catalog.entries() if e.id == model_id).why == command

@@ -104,13 +104,17 @@ class Layout:
 
 def logits_of(llama: Llama, layout: Layout, conditions_BA: Tensor, canvas_BL: Tensor) -> Tensor:
     """Logits [B, L, V] of every slot given the conditions and the slots before it, differentiable."""
+    return F.linear(features_of(llama, layout, conditions_BA, canvas_BL), llama.head_weight())
+
+
+def features_of(llama: Llama, layout: Layout, conditions_BA: Tensor, canvas_BL: Tensor) -> Tensor:
+    """The features [B, L, C] that the head reads for every slot, differentiable."""
     asked_BA = conditions_BA + torch.tensor(layout.starts, device=conditions_BA.device)
     read_BTC = llama.embed(torch.cat((asked_BA, canvas_BL[:, :-1]), dim=1))
     rows_L, columns_L = (at_L.to(canvas_BL.device) for at_L in layout.places())
     place_LC = llama.embed(rows_L) + llama.embed(columns_L)
     placed_BTC = read_BTC + F.pad(place_LC, (0, 0, layout.hidden - 1, 0))
-    features_BLC = llama.features(placed_BTC)[:, layout.hidden - 1 :]
-    return F.linear(features_BLC, llama.head_weight())
+    return llama.features(placed_BTC)[:, layout.hidden - 1 :]
 
 
 class Raster:

@@ -1,10 +1,9 @@
 """Train the painters of maps: `python -m backend.train.portraits.scales --model target|small|markov|mask|flex|bands`.
 
 `target` is house/portraits-scales, a block-causal model of all maps of a pyramid, and `small` the same with a sixth of
-the weights, which may go on from its maps. `flex` has maps that are pictures, and trains on random lists of them.
-`markov` has the same maps and sees the one before alone; `mask` gives it a branch that draws masked cells of a map
-again, with everything else as it was: of the cells of every map an even random share is masked. `bands` is `target` on
-maps of frequency bands.
+the weights, which may go on from its maps. `markov` sees the sum so far alone; `mask` gives it a branch that draws
+masked cells of a map again, with everything else as it was: of the cells of every map an even random share is masked.
+`flex` has maps that are pictures, and trains on random lists of them; `bands` is `target` on maps of frequency bands.
 `markov`, `flex` and `bands` begin with the weights of `target`, which knows the portraits already.
 
 Portraits and what is left open of their conditions are those of `raster`, drawn without end. The loss is the mean
@@ -49,8 +48,8 @@ _base = ScalesConfig("area", dim=160, num_layers=4, num_heads=5, ffn_dim=400)
 SIZES = {
     "target": _base,
     "small": replace(_base, dim=80, num_layers=2, num_heads=4, ffn_dim=200),
-    "markov": replace(_base, kind="flat", markov=True),
-    "mask": replace(_base, kind="flat", markov=True, redraws=2),
+    "markov": replace(_base, markov=True),
+    "mask": replace(_base, markov=True, redraws=2),
     "flex": replace(_base, kind="flat"),
     "bands": replace(_base, kind="fft"),
 }
@@ -71,7 +70,7 @@ STARTS = {"markov": "target", "flex": "target", "bands": "target", "mask": "mark
 WHAT = {
     "target": "Small model that paints described portraits of 16x16 pixels map by map, coarse to fine.",
     "small": "Smaller model of the maps of house/portraits-scales, which may paint the last of them.",
-    "markov": "Small model that paints described portraits map by map, each from the one before alone.",
+    "markov": "Model of the maps of house/portraits-scales that sees their sum alone and keeps nothing between calls.",
     "mask": "house/portraits-markov with a branch that draws masked cells of a map again.",
     "flex": "Small model that paints described portraits map by map, each map the whole picture at its size.",
     "bands": "Small model that paints described portraits band by band, low frequencies first.",
