@@ -3,8 +3,8 @@
 Teng et al. 2024 (2410.01699), algorithm 1. Every place ahead of the text is drawn from the law that it has given the
 guesses in front of it. One call later these are judged as any draft is, q being the law that each was drawn from;
 behind a refused one all are drawn anew, by chance of their own, so that they are honest drafts again. Places that enter
-the window get a first guess by a rule, judged as certain (q one-hot), as in the paper, or by the law it came from. Here
-the law behind the last guess serves too, which the paper drops. No draft model, no training.
+the window get a first guess by a rule, judged by the law it came from, which keeps more, or as certain (q one-hot), as
+in the paper. Here the law behind the last guess serves too, which the paper drops. No draft model, no training.
 Show: the window over the calls, accepted, refreshed and new; acceptance by distance; flat parts of pictures go fast.
 """
 
@@ -31,10 +31,10 @@ def speculative_jacobi(
     window: Annotated[int, Knob(1, 64, "places guessed ahead of the text")] = 16,
     start: Annotated[
         Start, Knob(None, None, "first guesses: the token in front, any token, or a draw from the law in front")
-    ] = "repeat",
+    ] = "sample",
     belief: Annotated[
         Literal["certain", "law"], Knob(None, None, "first guesses are judged as certain, or by the law they came from")
-    ] = "certain",
+    ] = "law",
 ) -> Iterator[Step]:
     """Yield one step per target call: the guesses that stay, the token behind them, and the window of the next call.
 

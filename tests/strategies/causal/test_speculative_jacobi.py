@@ -24,7 +24,9 @@ def games(toy: ToyCausal, length: int, **knobs: Any) -> tuple[float, dict[tuple[
     def game(chance: Chance) -> tuple[int, tuple[int, ...]]:
         meter = Meter()
         session = toy.make(toy.codec.encode("0"), WARM, meter, length)
-        for _ in find("speculative_jacobi").run(session, Ask(length, chance), **{"start": "repeat"} | knobs):
+        for _ in find("speculative_jacobi").run(
+            session, Ask(length, chance), **{"start": "repeat", "belief": "certain"} | knobs
+        ):
             pass
         return meter.calls, tuple(session.tokens[1:])
 
@@ -87,7 +89,9 @@ def test_at_temperature_0_it_writes_what_plain_decoding_writes() -> None:
     """A cycle, of which first guesses know nothing; and a text that repeats one token, which they guess whole."""
     trace = play("speculative_jacobi", [counting(4)], prompt="0 1 2 3", sampling=COLD, window=4, budget=12)
     assert trace.replay()[4:] == [0, 1, 2, 3] * 3
-    flat = play("speculative_jacobi", [ToyCausal(fixed=[0.0, 1.0, 0.0])], prompt="1", window=4, budget=15)
+    flat = play(
+        "speculative_jacobi", [ToyCausal(fixed=[0.0, 1.0, 0.0])], prompt="1", window=4, budget=15, start="repeat"
+    )
     assert (flat.replay(), flat.summary().num_target_calls) == ([1] * 16, 3)
 
 
