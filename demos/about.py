@@ -9,12 +9,23 @@ from demos.parts.lab import Lab
 ID, TITLE = "about", "About"
 TEXT = """
 ### How to read a race
-Every lane answers the same prompt with the same model, seed and precision. Lane 1 decodes plainly: one model
-call a token. The others guess ahead, and the model judges many guesses in one call.
+Every lane answers the same prompt with the same seed and precision, and with the same model where its kind allows.
+Lane 1 decodes plainly: one model call a token. The others guess ahead, and the model judges many guesses in one call.
 
 A lane's clock counts **its own compute only**. One worker steps the lane with the smallest clock, so lanes do
 not disturb each other and the picture is a true race in lane time; the waiting you feel is the sum of all
 lanes.
+
+### Pictures
+The *Image* tab paints portraits of 16x16 cells with three kinds of painters: pixel by pixel, in any order, or scale by
+scale. Beside each picture stands its token grid, coloured by what happened to every cell or by the step that wrote it;
+small squares on the picture are guesses. A scale painter leaves a strip of the picture after every scale. Ratios are
+per picture cell, so that one call for a whole map counts for what it paints. *as asked* is the share of the attributes
+in the prompt that our judge, a small network trained on other portraits, reads back from the finished picture.
+
+Strategies that draw every cell with noise of its own paint the same pixel wherever their laws agree: *Compare two
+pictures* shows where they do not. *Paint over a part* keeps the rest of a picture; painters that go row by row can only
+do that for its lower end, and say so.
 
 ### Three speedups
 

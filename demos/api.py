@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
+from backend.codecs.image import data_url
+from backend.codecs.portraits import enlarge
 from backend.registry import strategies
+from backend.trace import Trace
 from backend.types import Request, Sampling
+from demos.parts.films import developed, is_picture
 from demos.parts.lab import DEVICE, WAITING_ROOM, Lab
+from demos.parts.painting import PROTOCOLS, cells_of, paints, target_for
 from demos.parts.race import Race
 
 MAX_LANES = 4
+USUAL_BUDGET = 64  # new tokens
 
 
 def mount(lab: Lab) -> None:
@@ -40,7 +48,7 @@ def mount(lab: Lab) -> None:
         }
 
     def run(
-        prompt: str,
+        prompt: str | dict,  # type: ignore[type-arg]
         strategy: str = "autoregressive",
         model: str = "",
         models: dict | None = None,  # type: ignore[type-arg]
@@ -50,17 +58,21 @@ def mount(lab: Lab) -> None:
         top_p: float = 1.0,
         min_p: float = 0.0,
         repetition_penalty: float = 1.0,
-        budget: int = 64,
+        budget: int | None = None,
         seed: int = 0,
         chat: bool = True,
     ) -> dict:  # type: ignore[type-arg]
         """Decode one prompt to its end. models: by role, e.g. {"draft": ...}; knobs: see list_strategies.
 
-        Returns the strategy, its text, the measures (names as in vLLM where it has them), how it ended, and the
-        environment it was measured in.
+        A painter, such as house/portraits, takes a description, or {"prompt": ..., "image": ..., "mask": ...} with
+        pictures as data URLs to paint a part of one again; guidance is named with the model (house/portraits@cfg=2).
+        budget: new tokens, 64 if left out; cells of a picture, the whole of it if left out.
+
+        Returns the strategy, its text or picture (rows of colours and a PNG as a data URL), the measures (names as in
+        vLLM where it has them), how it ended, and the environment it was measured in.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-        request = _request(strategy, prompt, model, models, knobs, sampling, budget, seed, chat)
+        request = _request(lab, strategy, prompt, model, models, knobs, sampling, budget, seed, chat)
         race = lab.race([request], "auto", f"api-{id(request)}")
         for _ in race.start().watch():
             pass
@@ -70,15 +82,17 @@ def mount(lab: Lab) -> None:
         return {**result, "environment": lab.catalog().environment()}
 
     def race(
-        prompt: str,
+        prompt: str | dict,  # type: ignore[type-arg]
         strategies: list[str],
         model: str = "",
         temperature: float = 0.0,
-        budget: int = 64,
+        budget: int | None = None,
         seed: int = 0,
         chat: bool = True,
     ) -> Iterator[dict]:  # type: ignore[type-arg]
         """Race up to four strategies with their default knobs; put `autoregressive` first to compare with it.
+
+        Pictures as in `run`; with a painter as model each strategy gets the one of its own kind.
 
         Yields {"state", "lanes"} a few times a second, every time with all that is known; the last one is final.
         """
@@ -87,7 +101,7 @@ def mount(lab: Lab) -> None:
                 f"A race takes 1 to {MAX_LANES} strategies, but {len(strategies)} were given.", print_exception=False
             )
         requests = [
-            _request(s, prompt, model, None, None, Sampling(temperature), budget, seed, chat) for s in strategies
+            _request(lab, s, prompt, model, None, None, Sampling(temperature), budget, seed, chat) for s in strategies
         ]
         running = lab.race(requests, "auto", f"api-{id(requests)}")
         for _ in running.start().watch():
@@ -101,20 +115,27 @@ def mount(lab: Lab) -> None:
 
 
 def _request(
+    lab: Lab,
     strategy: str,
-    prompt: str,
+    prompt: str | dict[str, Any],
     model: str,
     models: dict[str, str] | None,
     knobs: dict[str, Any] | None,
     sampling: Sampling,
-    budget: int,
+    budget: int | None,
     seed: int,
     chat: bool,
 ) -> Request:
     """One request; a mistake in it is told when its lane opens."""
-    raw: Any = prompt if chat else {"text": prompt, "chat": False}
     target = {"target": model} if model else {}
-    return Request(strategy, raw, {**target, **(models or {})}, knobs or {}, sampling, budget, seed)
+    if paints(strategy, model, prompt):
+        chosen = target_for(strategy, {f"model_{protocol}": model for protocol in PROTOCOLS}, lab.catalog())
+        target = {"target": chosen} if chosen else target
+        request = Request(strategy, prompt, {**target, **(models or {})}, knobs or {}, sampling, seed=seed)
+        return replace(request, budget=cells_of(request) if budget is None else budget)
+    raw: Any = prompt if chat or isinstance(prompt, dict) else {"text": prompt, "chat": False}
+    tokens = USUAL_BUDGET if budget is None else budget
+    return Request(strategy, raw, {**target, **(models or {})}, knobs or {}, sampling, tokens, seed)
 
 
 def _results(race: Race, lab: Lab) -> list[dict[str, Any]]:
@@ -124,12 +145,23 @@ def _results(race: Race, lab: Lab) -> list[dict[str, Any]]:
             "strategy": lane.request.strategy,
             "state": lane.state.value,
             "message": lane.message,
-            "text": "" if lane.trace is None else written(lane.trace),
+            "text": "" if lane.trace is None or is_picture(lane.trace) else written(lane.trace),
+            "picture": picture_of(lane.trace),
             "summary": None if lane.trace is None else _plain(lane.trace.summary().to_json()),
+            "worth": {} if lane.trace is None else dict(lane.trace.worth),
             "end": "" if lane.trace is None else lane.trace.end,
         }
         for lane in race.lanes
     ]
+
+
+def picture_of(trace: Trace | None) -> dict[str, Any] | None:
+    """The picture that a trace has painted: rows of colours, and a PNG as a data URL. None where it paints none."""
+    if trace is None or not is_picture(trace):
+        return None
+    pixels = developed(trace).picture
+    rows = [[f"#{bytes(pixel.tolist()).hex()}" for pixel in row] for row in pixels]
+    return {"rows": rows, "png": data_url(Image.fromarray(enlarge(pixels)))}
 
 
 def _plain(data: dict[str, Any]) -> dict[str, Any]:
@@ -137,6 +169,6 @@ def _plain(data: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(data)))
 
 
-def written(trace: Any) -> str:
+def written(trace: Trace) -> str:
     """The text of a trace, from its pieces."""
     return "".join(trace.pieces.get(token, "") for token in trace.written())

@@ -1,7 +1,8 @@
-"""Record races with a real model for the first screen: `python -m demos.record [--out assets/traces]`.
+"""Record races with a real model for the first screen: `python -m demos.record [--tab image] [--out assets/traces]`.
 
-Writes race-<example>.json.gz for every example prompt (the baseline and three strategies that suit it) and
-<strategy>.json.gz for every strategy, all of which the app and the tests can replay without a model.
+Of text it writes race-<example>.json.gz for every example prompt (the baseline and three strategies that suit it) and
+<strategy>.json.gz for every strategy; of images race-image-<example>.json.gz, with the strategies that the tab starts
+with. All of them can be replayed by the app and the tests without a model.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from backend.catalog import Catalog
 from backend.protocols import CausalSession
@@ -18,13 +20,17 @@ from backend.quality import is_lossy
 from backend.registry import Strategy
 from backend.trace import Trace
 from backend.types import Request
+from demos import image
+from demos.parts import painting
 from demos.parts.assets import TRACES
 from demos.parts.examples import EXAMPLES, Example
 from demos.parts.form import BASELINE
 from demos.parts.knobs import offered
+from demos.parts.page import machine
+from demos.parts.painting import Portrait
 from demos.parts.race import Line, Race, State
 from demos.parts.tables import save_race
-from demos.text import PROTOCOL, machine
+from demos.text import PROTOCOL
 
 LANES = 3  # strategies beside the baseline in a recorded race
 
@@ -34,7 +40,11 @@ def record_race(
 ) -> list[Trace]:
     """The traces of the baseline and these strategies on an example, of the median of a few races."""
     prompt = example.prompt if example.chat else {"text": example.prompt, "chat": False}
-    requests = [Request(s, prompt, budget=budget) for s in (BASELINE, *strategy_ids)]
+    return run_race(catalog, [Request(s, prompt, budget=budget) for s in (BASELINE, *strategy_ids)], repeats)
+
+
+def run_race(catalog: Catalog, requests: Sequence[Request], repeats: int = 1) -> list[Trace]:
+    """The traces of the lanes that ran to their end, of the median of a few races."""
     races, warm = [], set[tuple[str, ...]]()
     for _ in range(repeats):
         race = Race(requests, catalog, Line(catalog.lock), warm)
@@ -73,6 +83,14 @@ def varied(ranked: Sequence[str], known: Sequence[Strategy]) -> list[str]:
     return [s for s in ranked if s in heads] + [s for s in ranked if s not in heads]
 
 
+def record_pictures(catalog: Catalog, example: Portrait, strategy_ids: Sequence[str], repeats: int) -> list[Trace]:
+    """The traces of the baseline and these strategies on a prompt, with the first settings of the image tab."""
+    form: dict[str, Any] = {name: default for name, (_, _, default, _) in painting.NUMBERS.items()}
+    lanes = [{"strategy": s, "models": {}, "knobs": {}} for s in strategy_ids]
+    form |= {"prompt": example.prompt, "mode": painting.RACE, "brush": "", "lock": True, "lanes": lanes}
+    return run_race(catalog, painting.requests_of(form, catalog), repeats)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m demos.record", description="Record races for the first screen.")
@@ -81,10 +99,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--repeats", type=int, default=1, help="races; the one with the median baseline time is kept")
     parser.add_argument("--only", nargs="*", help="kinds of examples to record; all if left out")
+    parser.add_argument("--tab", choices=("text", "image"), default="text", help="whose races")
+    parser.add_argument("--lanes", nargs="*", help="strategies of lanes 2 to 4 of images; the usual ones if left out")
     args = parser.parse_args(argv)
-    catalog, known = Catalog(dtype=args.dtype), offered(PROTOCOL)
+    catalog = Catalog(dtype=args.dtype)
     label = f"on {time.strftime('%Y-%m-%d')}, {machine(catalog.environment())}"
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.tab == "image":
+        for portrait in painting.EXAMPLES:
+            if not args.only or portrait.kind in args.only:
+                traces = record_pictures(catalog, portrait, args.lanes or image.USUAL, args.repeats)
+                path = args.out / f"race-{image.ID}-{portrait.kind.replace(' ', '-')}.json.gz"
+                print(
+                    f"{save_race(traces, path, label)} with {', '.join(t.request.strategy for t in traces)}", flush=True
+                )
+        return 0
+    known = offered(PROTOCOL)
     for i, example in enumerate(EXAMPLES):
         if args.only and example.kind not in args.only:
             continue

@@ -5,7 +5,7 @@
   if (window.DecodingLab) return;
 
   const COLUMNS = ["clock", "units", "calls", "draftCalls", "rows", "draftRows", "seconds", "draftSeconds",
-    "kept", "judged", "depth", "note", "marks", "parts", "figures"]; /* the last two are left out where they are empty */
+    "kept", "judged", "depth", "note", "marks", "parts", "figures", "frame"]; /* the last two are left out where they are empty */
   const ACTIVE = new Set(["queued", "loading", "running"]);
 
   /* One race: lanes with parsed steps, the time shown (Infinity follows the newest step), listeners. */
@@ -203,7 +203,7 @@
       const list = h("dl", {}, ...HELP.flatMap(([k, what]) => [h("dt", {}, k), h("dd", {}, what)]));
       const close = h("button", { class: "dl-button", onclick: () => dialog.close() }, "Close");
       dialog = h("dialog", { id: "dl-help", "aria-label": "Keyboard" }, h("h2", {}, "Keyboard"), list,
-        h("p", {}, "On a token: arrows move, the card follows."), close);
+        h("p", {}, "On a token or a token grid: arrows move, the card follows."), close);
       document.body.append(dialog);
     }
     if (dialog.open) dialog.close(); else dialog.showModal();

@@ -3,39 +3,43 @@
   "use strict";
   const lab = window.DecodingLab;
   if (!lab || lab.mountBoard) return;
-  const { h, set, visible, number, times, percent, chance, FATES, CIVIDIS, Card, branches, confidence, token } = lab;
+  const { h, set, visible, number, times, percent, chance, FATES, Card } = lab;
 
   const STATES = { queued: "queued", loading: "loading", running: "running", stopped: "stopped", done: "done", error: "error" };
   const MARKERS = ["○", "■", "▲", "◆"];
-  const PRESS = { origin: "what happened to each token", step: "when it was written", confidence: "the target's probability at temperature 1" };
+  const PRESS = { origin: "what happened", step: "when it was written", confidence: "the target's probability at temperature 1" };
   class Board {
-    constructor(element, id) {
+    constructor(element, id, unit) {
       this.race = lab.race(id);
+      this.unit = unit; /* what the races here write, one of it */
+      this.word = unit === "token" ? "tok" : `${unit}s`;
+      this.whole = unit === "token" ? "text" : "picture";
       this.id = id;
       this.paint = "origin";
       this.columns = [];
       this.said = 0;
       this.build(element);
       this.race.watch((what) => this.draw(what));
+      const signs = () => { if (this.unit !== "token") lab.drawSigns(this.root); };
+      new MutationObserver(signs).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+      signs();
     }
 
     build(element) {
-      this.root = h("section", { class: "dl-board", "aria-label": "Race" });
+      this.root = h("section", { class: "dl-board", "aria-label": "Race", "data-unit": this.unit });
       this.notice = h("div", { class: "dl-notice", hidden: true });
       this.ratio = this.ratioControl();
       this.verdict = h("p", { class: "dl-verdict" });
       this.live = h("div", { class: "dl-sr", role: "status", "aria-live": "polite" });
       this.lanes = h("div", { class: "dl-lanes" });
       this.card = new Card(`${this.id}-card`);
-      this.lanes.append(h("p", { class: "dl-bare" }, "Choose strategies and press Run: every lane answers the same prompt, and every token shows how it came about."));
+      this.lanes.append(h("p", { class: "dl-bare" }, `Choose strategies and press Run: every lane ${this.unit === "token" ? "answers" : "paints"} the same prompt, and every ${this.unit} shows how it came about.`));
       this.root.append(this.notice, this.toolbar(), this.lanes, this.replay(), this.card.node, this.live);
       element.replaceChildren(this.root);
       this.lanes.addEventListener("pointerover", (e) => this.card.show(e.target));
       this.lanes.addEventListener("pointerleave", () => this.card.hide());
       this.lanes.addEventListener("focusin", (e) => this.card.show(e.target));
       this.lanes.addEventListener("focusout", () => this.card.hide());
-      this.lanes.addEventListener("click", (e) => { const t = e.target.closest(".dl-text .dl-tok"); if (t) this.rove(t); });
-      this.lanes.addEventListener("keydown", (e) => this.onKey(e));
     }
 
     toolbar() {
@@ -43,7 +47,8 @@
       this.keys = {};
       for (const [fate, [name, meaning]] of Object.entries(FATES)) {
         const count = h("span", { class: "dl-count" }, "0");
-        const sample = h("span", { class: "dl-tok", "data-f": fate, "aria-hidden": "true" }, "ab");
+        if (fate === "erased" && this.unit === "token") continue;
+        const sample = this.unit === "token" ? h("span", { class: "dl-tok", "data-f": fate, "aria-hidden": "true" }, "ab") : h("canvas", { width: 28, height: 28, "data-sign": fate, "aria-hidden": "true" });
         const key = h("button", { type: "button", class: "dl-key", title: meaning, "aria-pressed": "false",
           onclick: () => this.single(key.getAttribute("aria-pressed") === "true" ? "" : fate),
           onpointerenter: (e) => { if (e.pointerType === "mouse") this.root.dataset.only = fate; },
@@ -98,6 +103,7 @@
       if (what === "data") {
         if (this.runId !== value.run_id || this.columns.length !== race.lanes.length) this.rebuild();
         this.drawNotice();
+        this.root.classList.toggle("is-seeds", !!value.seeds);
       }
       race.lanes.forEach((lane, i) => this.drawLane(lane, this.columns[i]));
       if (what === "data") this.drawVerdict();
@@ -109,22 +115,23 @@
     rebuild() {
       this.runId = this.race.value.run_id;
       this.card.hide();
-      this.columns = this.race.lanes.map((lane, i) => this.column(i));
+      this.columns = this.race.lanes.map((lane, i) => this.column(lane, i));
       this.lanes.replaceChildren(...this.columns.map((c) => c.root));
       this.lanes.style.setProperty("--lanes", String(this.columns.length));
       this.lanes.scrollLeft = 0;
       if (!this.race.value.recorded && innerWidth <= 900) this.root.scrollIntoView({ block: "start" });
     }
 
-    column(i) {
-      const c = { index: i, shown: 0, stepsDrawn: 0, tokens: [], ends: [0], counts: {} };
+    column(lane, i) {
+      const c = { index: i };
       c.name = h("h3", {});
       c.state = h("span", { class: "dl-state" });
       c.chips = h("div", { class: "dl-chips" });
       c.exact = h("span", { class: "dl-chip" });
-      c.worth = h("span", { class: "dl-chip", title: "mean log probability of the text under the target, at temperature 1: the higher, the likelier the target finds it" });
+      c.worth = h("span", { class: "dl-chip", title: `mean log probability of the ${this.whole} under the target, at temperature 1: the higher, the likelier the target finds it` });
+      c.right = h("span", { class: "dl-chip", title: "of the attributes that the prompt names, those that our judge reads back from the finished picture" });
       c.guarantee = h("span", { class: "dl-chip" });
-      c.stats = ["tok/s", "calls", "tok / call"].map((label) => {
+      c.stats = [`${this.word}/s`, "calls", `${this.word} / call`].map((label) => {
         const value = h("b", {}, "–"), name = h("span", {}, label);
         return { value, label: name, node: h("div", {}, value, name) };
       });
@@ -135,22 +142,17 @@
         const value = h("b", {}, "–");
         return { value, node: h("div", {}, value, h("span", {}, label)) };
       });
-      c.speedLine = h("div", { class: "dl-stats dl-speeds", title: "Against lane 1, per token: model calls, modelled cost, measured compute time (indicative)" },
+      c.speedLine = h("div", { class: "dl-stats dl-speeds", title: `Against lane 1, per ${this.unit}: model calls, modelled cost, measured compute time (indicative)` },
         ...c.speeds.map((s) => s.node));
       c.progress = h("div", { class: "dl-progress" }, h("i", {}));
       c.message = h("p", { class: "dl-message", hidden: true });
-      c.body = h("div", { class: "dl-text", role: "listbox", "aria-orientation": "horizontal", tabindex: "-1" });
-      c.caret = h("span", { class: "dl-caret", "aria-hidden": "true" });
-      c.body.append(c.caret);
-      c.ghostLabel = h("span", { class: "dl-ghost-label" });
-      c.ghostRows = h("div", { class: "dl-ghost-rows" });
-      c.ghost = h("div", { class: "dl-ghost" }, c.ghostLabel, c.ghostRows);
+      c.body = new (this.unit === "token" ? lab.TextBody : lab.PictureBody)(this, i);
       c.why = h("p", { class: "dl-why", hidden: true });
-      c.chips.append(c.guarantee, c.exact, c.worth);
+      c.chips.append(c.guarantee, c.exact, c.right, c.worth);
       c.root = h("article", { class: "dl-lane", "data-lane": String(i + 1) },
         h("header", {}, h("div", { class: "dl-place" }, h("span", { class: "dl-marker", "aria-hidden": "true" }, MARKERS[i % 4]), `Lane ${i + 1}`, c.state),
           c.name, c.progress, c.chips, h("div", { class: "dl-stats" }, ...c.stats.map((s) => s.node)), c.speedLine),
-        h("div", { class: "dl-main" }, c.message, c.body), c.ghost, c.why);
+        h("div", { class: "dl-main" }, c.message, c.body.node), c.body.ghost, c.why);
       return c;
     }
 
@@ -167,16 +169,18 @@
       } else {
         parts.push(h("span", { class: "dl-tag is-live" }, "live"), h("span", { class: "dl-when" }, value.notice || "measured on this machine, in this process"));
       }
-      const settings = `temperature ${value.temperature} · seed ${value.seed} · at most ${value.budget} tokens`;
+      const most = this.unit === "token" ? ` · at most ${value.budget} tokens` : "", seeds = value.seeds ? `seeds from ${value.seed}` : `seed ${value.seed}`;
+      const settings = `temperature ${value.temperature} · ${seeds}${most}`;
+      const scale = /@cfg=([\d.]+)/.exec(value.lanes[0].models?.target || "")?.[1], guidance = scale ? `guidance ${scale} · ` : "";
       this.notice.replaceChildren(h("div", { class: "dl-origin" }, ...parts),
         h("p", { class: "dl-prompt", title: value.prompt }, h("span", {}, "Prompt "), h("bdi", {}, visible(value.prompt.slice(0, 400)))),
-        h("p", { class: "dl-settings" }, settings), this.ratio, this.verdict);
+        h("p", { class: "dl-settings" }, guidance + settings), this.ratio, this.verdict);
     }
 
     /* The result in words, for everybody who will not read the numbers. */
     drawVerdict() {
       const { race } = this, { value } = race;
-      set(this.verdict, race.active ? progressOf(race) : verdictOf(race));
+      set(this.verdict, race.active ? progressOf(race) : verdictOf(race, this.whole));
       this.verdict.dataset.state = value.state;
     }
 
@@ -184,12 +188,7 @@
       const { meta } = lane, { race } = this;
       this.drawHead(lane, c);
       const k = race.at(lane);
-      while (c.stepsDrawn < lane.steps.length) this.appendStep(lane, c);
-      this.showSteps(lane, c, k);
-      this.drawGhost(lane, c, k);
-      const moving = race.following && meta.state === "running";
-      c.caret.hidden = !(moving || race.playing);
-      if ((moving || race.playing) && c.stick !== false) c.body.scrollTop = c.body.scrollHeight;
+      c.body.draw(lane, k, race.playing || (race.following && meta.state === "running"));
     }
 
     drawHead(lane, c) {
@@ -200,7 +199,7 @@
       c.state.dataset.state = meta.state;
       c.root.dataset.state = meta.state;
       const loading = meta.state === "loading";
-      const done = loading ? meta.fraction : m ? m.units / (this.race.value.budget || 1) : 0;
+      const done = loading ? meta.fraction : m ? m.units / (this.most(lane) || 1) : 0;
       c.progress.firstChild.style.width = `${Math.min(100, 100 * done)}%`;
       c.progress.classList.toggle("is-loading", loading);
       set(c.guarantee, meta.guarantee || "unknown");
@@ -212,7 +211,7 @@
       set(c.draftCalls, m && m.draftCalls ? ` +${m.draftCalls}` : "");
       c.stats[1].node.title = m ? `${m.calls} calls of the target, ${m.draftCalls} of the drafter` : "";
       set(c.stats[2].value, m ? number(m.length, 2) : "–");
-      c.stats[2].node.title = "mean acceptance length: new tokens per target call, the bonus included";
+      c.stats[2].node.title = `mean acceptance length: new ${this.unit}s per target call, the bonus included`;
       c.speedLine.classList.toggle("is-baseline", c.index === 0);
       if (c.index === 0) { set(c.speedLine, "baseline of every ratio"); }
       else ["calls", "modelled", "time"].forEach((name, i) => {
@@ -227,89 +226,26 @@
       c.why.hidden = !c.why.textContent;
     }
 
+    /* Units of a whole answer. */
+    most({ meta }) {
+      const { picture, budget } = meta;
+      return picture ? picture.grid[0] * picture.grid[1] - picture.given.length : budget ?? this.race.value.budget;
+    }
+
     drawExact(meta, c) {
       const { exact } = meta, gap = exact.gap === null || exact.gap === undefined ? "" : `, gap ${chance(exact.gap)}`;
-      const text = { same: exact.over ? "= same text" : "= same so far", differs: `≠ differs at ${exact.at + 1}${gap}`,
+      const text = { same: exact.over ? `= same ${this.whole}` : "= same so far", differs: `≠ differs at ${exact.at + 1}${gap}`,
         sample: "another sample", prompts: "other prompts", model: "another model" }[exact.kind] || "";
-      const worth = meta.worth?.log_likelihood;
+      const worth = meta.worth?.log_likelihood, right = meta.worth?.attributes;
       c.worth.hidden = worth === undefined;
       set(c.worth, `${worth?.toFixed(2)} nats/token`);
+      c.right.hidden = right === undefined;
+      set(c.right, `${percent(right)} as asked`);
       c.exact.hidden = !text;
       set(c.exact, text);
       c.exact.dataset.kind = exact.kind;
-      c.exact.title = { same: "token for token the text of lane 1", sample: "at this temperature two exact runs may print different texts",
-        prompts: "it answers several prompts, lane 1 only the first", model: "its target is another model than lane 1's", differs: "first token that differs from lane 1; gap: distance of the baseline's two best probabilities there" }[exact.kind] || "";
-    }
-
-    /* Append the tokens that one step committed. */
-    appendStep(lane, c) {
-      const index = c.stepsDrawn, step = lane.steps[index], nodes = document.createDocumentFragment();
-      const marks = step.marks.filter((m) => m[2] === "kept" || m[2] === "fixed" || m[2] === "bonus").sort((a, b) => a[0] - b[0]);
-      for (const mark of marks) {
-        const node = token(mark);
-        node.setAttribute("role", "option");
-        node.setAttribute("tabindex", c.tokens.length ? "-1" : "0");
-        node.hidden = true;
-        node.dlab = { mark, step: index, lane };
-        this.tint(node);
-        c.tokens.push(node);
-        const text = step.figures?.texts > 1 ? this.part(c, Math.floor(mark[0] / step.figures.share)) : nodes;
-        text.append(node);
-      }
-      c.body.insertBefore(nodes, c.caret);
-      c.ends.push(c.tokens.length);
-      c.stepsDrawn += 1;
-      if (index === 0) c.body.addEventListener("scroll", () => {
-        c.stick = c.body.scrollHeight - c.body.scrollTop - c.body.clientHeight < 24;
-      }, { passive: true });
-    }
-
-    /* The paragraph of one of several texts that a lane writes at once. */
-    part(c, i) {
-      c.parts ??= [];
-      for (let n = c.parts.length; n <= i; n++) {
-        const part = h("span", { class: "dl-part" }, h("small", { "aria-hidden": "true" }, `${n + 1}`));
-        c.parts.push(part);
-        c.body.insertBefore(part, c.caret);
-      }
-      return c.parts[i];
-    }
-
-    showSteps(lane, c, k) {
-      const want = c.ends[k];
-      for (; c.shown < want; c.shown++) this.reveal(c, c.tokens[c.shown], 1);
-      while (c.shown > want) { c.shown -= 1; this.reveal(c, c.tokens[c.shown], -1); }
-      const last = c.ends[Math.max(0, k - 1)];
-      const fresh = new Set(c.tokens.slice(last, want));
-      for (const node of c.fresh || []) if (!fresh.has(node)) node.classList.remove("is-new");
-      for (const node of fresh) node.classList.add("is-new");
-      c.fresh = fresh;
-      c.body.setAttribute("aria-label", `Text of lane ${c.index + 1}, ${lane.meta.name}, ${want} tokens`);
-    }
-
-    reveal(c, node, sign) {
-      node.hidden = sign < 0;
-      const fate = node.dataset.f;
-      c.counts[fate] = (c.counts[fate] || 0) + sign;
-    }
-
-    /* The draft, tree or window of the last step. */
-    drawGhost(lane, c, k) {
-      if (c.ghostAt === k && c.ghostPaint === this.paint) return;
-      c.ghostAt = k;
-      c.ghostPaint = this.paint;
-      const step = k ? lane.steps[k - 1] : null;
-      const marks = step ? step.marks.filter((m, i) => { m.at = i; return m[2] !== "bonus" || step.marks.length > 1; }) : [];
-      c.ghost.classList.toggle("is-empty", !marks.length);
-      const tree = marks.some((m) => m[6] !== null && m[6] !== undefined);
-      set(c.ghostLabel, !step ? "" : step.note || (tree ? "tree" : marks.some((m) => m[2] === "guess") ? "window" : marks.length ? "draft" : "no draft"));
-      const rows = tree ? branches(marks) : [marks.slice(0, 64)];
-      c.ghostRows.replaceChildren(...rows.slice(0, 6).map((row) => h("div", { class: "dl-ghost-row" }, ...row.map((mark) => {
-        const node = token(mark, true);
-        node.dlab = { mark, step: k - 1, lane };
-        this.tint(node);
-        return node;
-      }))), ...(rows.length > 6 ? [h("span", { class: "dl-more" }, `${rows.length - 6} more branches`)] : []));
+      c.exact.title = { same: `${this.unit} for ${this.unit} the ${this.whole} of lane 1`, sample: `at this temperature two exact runs may give different ${this.whole}s`,
+        prompts: "it answers several prompts, lane 1 only the first", model: "its target is another model than lane 1's", differs: `first ${this.unit} that differs from lane 1; gap: distance of the baseline's two best probabilities there` }[exact.kind] || "";
     }
 
     drawReplay() {
@@ -330,8 +266,8 @@
       for (const [fate, { key, count }] of Object.entries(this.keys)) {
         let total = 0;
         for (const [i, lane] of this.race.lanes.entries()) {
-          if (this.columns[i].counts[fate]) total += this.columns[i].counts[fate];
-          if (fate === "rejected" || fate === "unread" || fate === "guess") total += ghosts(lane, this.race.at(lane), fate);
+          total += this.columns[i].body.counts[fate] || 0;
+          if (["rejected", "unread", "guess", "erased"].includes(fate)) total += ghosts(lane, this.race.at(lane), fate);
         }
         set(count, String(total));
         key.classList.toggle("is-none", !total);
@@ -349,7 +285,7 @@
       const lanes = race.lanes.map((lane) => {
         const m = race.measures(lane), s = race.speedups(lane);
         if (lane.meta.state === "error") return `${lane.meta.name}: ${lane.meta.message}`;
-        return m ? `${lane.meta.name}: ${m.units} tokens${s ? `, ${number(s.time, 2)} times lane 1 in time` : ""}` : "";
+        return m ? `${lane.meta.name}: ${m.units} ${this.unit}s${s ? `, ${number(s.time, 2)} times lane 1 in time` : ""}` : "";
       });
       set(this.live, [value.recorded ? "Recorded race" : value.state, ...lanes].filter(Boolean).join(". "));
     }
@@ -365,16 +301,8 @@
       this.scale.firstChild.textContent = ends[0];
       this.scale.lastChild.textContent = ends[1];
       this.single("");
-      for (const c of this.columns) for (const node of c.tokens) this.tint(node);
+      for (const c of this.columns) c.body.retint();
       this.draw("time");
-    }
-
-    tint(node) {
-      if (this.paint === "origin") { node.style.removeProperty("--heat"); return; }
-      const { mark, step, lane } = node.dlab;
-      const x = this.paint === "step" ? step / Math.max(1, lane.steps.length - 1) : confidence(mark);
-      if (x === null || x === undefined) node.style.removeProperty("--heat");
-      else node.style.setProperty("--heat", CIVIDIS[Math.round(8 * Math.max(0, Math.min(1, x)))]);
     }
 
     /* Dim every token but those of one fate; "" dims none. */
@@ -382,25 +310,6 @@
       this.chosen = fate;
       if (fate) this.root.dataset.only = fate; else delete this.root.dataset.only;
       for (const [name, { key }] of Object.entries(this.keys)) key.setAttribute("aria-pressed", String(name === fate));
-    }
-
-    /* ---- moving between tokens ---- */
-    rove(node) {
-      const list = node.closest(".dl-text");
-      for (const other of list.querySelectorAll('.dl-tok[tabindex="0"]')) other.setAttribute("tabindex", "-1");
-      node.setAttribute("tabindex", "0");
-      node.focus();
-    }
-
-    onKey(event) {
-      const node = event.target.closest?.(".dl-text .dl-tok");
-      if (!node) return;
-      const c = this.columns.find((col) => col.body === node.closest(".dl-text")), i = c.tokens.indexOf(node), last = c.shown - 1;
-      const to = { ArrowRight: i + 1, ArrowLeft: i - 1, ArrowDown: i + 8, ArrowUp: i - 8, Home: 0, End: last }[event.key];
-      if (to === undefined) return;
-      event.preventDefault();
-      event.stopPropagation();
-      this.rove(c.tokens[Math.max(0, Math.min(last, to))]);
     }
   }
 
@@ -410,7 +319,7 @@
     const sums = (lane.sums ??= {})[fate] ??= [0];
     while (sums.length <= k) {
       const step = lane.steps[sums.length - 1];
-      sums.push((fate === "guess" ? 0 : sums.at(-1)) + step.marks.filter((m) => m[2] === fate).length);
+      sums.push((fate === "guess" || fate === "erased" ? 0 : sums.at(-1)) + step.marks.filter((m) => m[2] === fate).length);
     }
     return sums[k];
   }
@@ -422,7 +331,8 @@
     return "Racing: the lane that has computed least so far takes the next step.";
   }
 
-  function verdictOf(race) {
+  function verdictOf(race, whole) {
+    if (race.value.seeds) return race.value.state === "stopped" ? "Stopped before the end." : "One strategy, four seeds.";
     const done = race.lanes.slice(1).map((lane) => ({ lane, s: race.speedups(lane, true) })).filter((x) => x.s);
     const failed = race.lanes.filter((lane) => lane.meta.state === "error").length;
     const parts = [];
@@ -432,9 +342,9 @@
         ? `${lane.meta.name} was fastest: ${times(s.time)} in time, with ${percent(1 / s.calls)} of the calls.`
         : `No strategy beat lane 1 in time here; ${lane.meta.name} came closest with ${times(s.time)}.`);
       const kinds = done.map(({ lane: l }) => l.meta.exact.kind);
-      if (kinds.every((kind) => kind === "same")) parts.push("Every lane wrote the same text.");
-      else if (kinds.includes("sample")) parts.push("At this temperature lossless lanes may print different samples.");
-      else if (kinds.includes("differs")) parts.push("Not every text is lane 1's: see the badges.");
+      if (kinds.every((kind) => kind === "same")) parts.push(`Every lane made the same ${whole}.`);
+      else if (kinds.includes("sample")) parts.push("At this temperature lossless lanes may give different samples.");
+      else if (kinds.includes("differs")) parts.push(`Not every ${whole} is lane 1's: see the badges.`);
     }
     if (race.value.state === "stopped") parts.push("Stopped before the end.");
     if (failed) parts.push(`${failed === 1 ? "One lane" : `${failed} lanes`} could not run.`);
@@ -443,7 +353,7 @@
 
   /* What gr.HTML calls: draw the value now and whenever Python sends a new one. */
   lab.mountBoard = (element, props, watch) => {
-    const board = new Board(element, props.race || "text");
+    const board = new Board(element, props.race || "text", props.unit || "token");
     board.race.set(props.value);
     watch("value", () => board.race.set(props.value));
   };

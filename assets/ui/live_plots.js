@@ -121,6 +121,7 @@
         xaxis: merge(extra.xaxis), yaxis: merge(extra.yaxis) };
     }
 
+    get unit() { return this.race.value?.unit || "token"; }
     lanes() { return this.race.lanes.map((lane, i) => ({ lane, i, k: this.race.at(lane), name: lane.meta.name })); }
     color(i) { return this.style.lanes[i % 4]; }
     line(i) { return { color: this.color(i), width: 2, dash: DASHES[i % 4] }; }
@@ -131,18 +132,19 @@
         const steps = thin(lane.steps.slice(0, k)), last = steps.length - 1;
         return { name, mode: "lines+markers", x: [0, ...steps.map(x)], y: [0, ...steps.map((s) => s.units)], line: this.line(i),
           marker: { symbol: MARKERS[i % 4], color: this.color(i), size: [...steps.map(() => 0), last >= 0 ? 9 : 0] },
-          hovertemplate: `%{y} tokens at %{x:.4~g}<extra>${plain(name)}</extra>` };
+          hovertemplate: `%{y} ${this.unit}s at %{x:.4~g}<extra>${plain(name)}</extra>` };
       });
       const label = { seconds: "lane compute time, seconds", calls: "target calls", modelled: "cost, in target calls" }[view];
-      return { data, layout: { xaxis: { text: label, rangemode: "tozero" }, yaxis: { text: "tokens", rangemode: "tozero" } } };
+      return { data, layout: { xaxis: { text: label, rangemode: "tozero" }, yaxis: { text: this.unit === "cell" ? "cells painted" : "tokens", rangemode: "tozero" } } };
     }
 
     acceptance(view) {
       const lanes = this.lanes().filter(({ lane }) => lane.steps.some((s) => s.judged));
       const empty = lanes.length ? [] : [{ text: "no lane has drafted yet", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: this.style.quiet } }];
+      const deepest = Math.max(0, ...lanes.flatMap(({ lane }) => lane.steps.map((s) => s.depth))), dtick = deepest > 10 ? Math.ceil(deepest / 8) : 1;
       const [make, xaxis, yaxis] = {
-        histogram: [perStep, { text: "guesses kept in a step", dtick: 1 }, { text: "share of steps", tickformat: ".0%", rangemode: "tozero" }],
-        position: [perPosition, { text: "draft position", dtick: 1 }, { text: "kept", tickformat: ".0%", range: [0, 1.04] }],
+        histogram: [perStep, { text: "guesses kept in a step", dtick }, { text: "share of steps", tickformat: ".0%", rangemode: "tozero" }],
+        position: [perPosition, { text: "draft position", dtick }, { text: "kept", tickformat: ".0%", range: [0, 1.04] }],
         rolling: [rolling, { text: "lane compute time, seconds", rangemode: "tozero" }, { text: `kept, last ${ROLL} steps`, tickformat: ".0%", range: [0, 1.04] }],
       }[view];
       const data = lanes.map(({ lane, i, k, name }) => {
@@ -164,13 +166,13 @@
       const data = parts.map(([part, value], p) => ({ type: "bar", orientation: "h", width: 0.62, name: part, y: lanes.map((l) => l.i + 1),
         x: lanes.map((l) => value(l.m)), marker: { color: lanes.map((l) => this.color(l.i)), opacity: [1, 0.55, 0.25][p], line: { width: 0 } },
         text: lanes.map((l) => (p === 0 || value(l.m) > 0 ? part : "")), textposition: "inside", insidetextanchor: "middle", constraintext: "inside", textfont: { size: 10 },
-        hovertemplate: lanes.map((l) => `${part}: %{x:.3~g}${unit} per token<extra>${plain(l.name)}</extra>`) }));
-      return { data, layout: { barmode: "stack", xaxis: { text: view === "time" ? "milliseconds per token" : "calls per token", rangemode: "tozero" },
+        hovertemplate: lanes.map((l) => `${part}: %{x:.3~g}${unit} per ${this.unit}<extra>${plain(l.name)}</extra>`) }));
+      return { data, layout: { barmode: "stack", xaxis: { text: view === "time" ? `milliseconds per ${this.unit}` : `calls per ${this.unit}`, rangemode: "tozero" },
         yaxis: { tickvals: lanes.map((l) => l.i + 1), ticktext: lanes.map((l) => `lane ${l.i + 1}`), range: [0.4, this.race.lanes.length + 0.6] } } };
     }
 
     drawTable() {
-      const head = ["lane", "tokens", "target calls", "draft calls", "compute s", "tok/s", "tokens / call", "kept", "× calls", "× modelled", "× time", "target ms", "draft ms", "other ms"];
+      const head = ["lane", `${this.unit}s`, "target calls", "draft calls", "compute s", `${this.unit}s / s`, `${this.unit}s / call`, "kept", "× calls", "× modelled", "× time", "target ms", "draft ms", "other ms"];
       const rows = this.lanes().map(({ lane, name, k }) => {
         const m = this.race.measures(lane, k), s = this.race.speedups(lane);
         if (!m) return [name];

@@ -12,6 +12,7 @@
     guess: ["guess", "on the canvas, not verified yet"],
     rejected: ["rejected", "judged by the target and thrown away"],
     unread: ["unread", "a guess behind the first rejection"],
+    erased: ["masked again", "taken off the canvas, to be drawn once more"], /* only pictures have it */
   };
   /* cividis at nine points: readable for every kind of colour vision */
   const CIVIDIS = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#fee838"];
@@ -43,6 +44,14 @@
     return node;
   }
 
+  /* The colour of a token that is one. */
+  function ink(text) {
+    if (!/^#[0-9a-f]{6}$/.test(text ?? "")) return null;
+    const node = h("span", { class: "dl-ink", "aria-hidden": "true" });
+    node.style.background = text;
+    return node;
+  }
+
   /* Root-to-leaf paths of a tree of marks. */
   function branches(marks) {
     const byIndex = new Map(marks.map((m) => [m.at, m])), parents = new Set(marks.map((m) => m[6]));
@@ -68,17 +77,18 @@
       if (!node || !node.dlab) { this.hide(); return; }
       if (this.over === node) return;
       this.over = node;
-      const { mark, step, lane, facts } = node.dlab, [, text, fate, id, p, q, , options] = mark;
+      const { mark, step, lane, facts, where } = node.dlab, [, text, fate, id, p, q, , options] = mark;
       const rows = [["what happened", (FATES[fate] || [fate])[0]], ["step", `${step + 1} of ${lane.steps.length}`], ["token id", id],
         ["p (target)", chance(p)]];
+      if (where) rows.unshift(["cell", where]);
       if (known(q)) rows.push(["q (drafter)", chance(q)]);
       if (!facts && accept(mark) !== null && fate !== "bonus" && fate !== "fixed") rows.push([q ? "accepted with min(1, p/q)" : "accepted with", percent(accept(mark))]);
       rows.push(...(facts || []));
       const table = h("dl", {}, ...rows.flatMap(([k, v]) => [h("dt", {}, k), h("dd", {}, String(v ?? "–"))]));
-      this.node.replaceChildren(h("div", { class: "dl-card-token" }, h("bdi", {}, shown(text ?? "") || "∅")), table);
+      this.node.replaceChildren(h("div", { class: "dl-card-token" }, ink(text), h("bdi", {}, shown(text ?? "") || "∅")), table);
       if (options && options.length) {
         this.node.append(h("p", {}, "most likely here, before temperature"), h("ol", {}, ...options.map(([piece, share]) =>
-          h("li", { class: piece === text ? "is-this" : "" }, h("i", { style: `width:${(100 * share).toFixed(1)}%` }), h("bdi", {}, shown(piece)), h("span", {}, chance(share))))));
+          h("li", { class: piece === text ? "is-this" : "" }, h("i", { style: `width:${(100 * share).toFixed(1)}%` }), h("bdi", {}, ink(piece), shown(piece)), h("span", {}, chance(share))))));
       }
       this.place(node);
     }

@@ -14,7 +14,12 @@ TRACES = ROOT / "assets" / "traces"
 SCRIPTS = (  # in this order
     "lab.js",
     "tokens.js",
+    "text_body.js",
+    "film.js",
+    "picture_body.js",
     "lane_board.js",
+    "wipe.js",
+    "brush.js",
     "live_plots.js",
     "inside_trees.js",
     "inside_charts.js",
@@ -23,7 +28,7 @@ SCRIPTS = (  # in this order
     "inside.js",
     "gallery.js",
 )
-STYLES = ("lab.css", "inside.css", "gallery.css")
+STYLES = ("lab.css", "pictures.css", "inside.css", "gallery.css")
 
 
 def plotly_js() -> Path:

@@ -55,8 +55,3 @@ def recorded_race(kind: str) -> Path | None:
     """The recorded race of an example, if there is one."""
     path = TRACES / f"race-{kind}.json.gz"
     return path if path.exists() else None
-
-
-def first_race() -> Path | None:
-    """The recorded race of the first screen: that of the first example which has one."""
-    return next((path for example in EXAMPLES if (path := recorded_race(example.kind))), None)

@@ -1,11 +1,11 @@
-"""The form of a tab that races strategies on text: its ranges, how it is read, filled and turned into requests."""
+"""The form of a tab that races strategies: how it is read and filled; ranges and requests of the one for text."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gradio as gr
@@ -21,6 +21,7 @@ from demos.parts.knobs import LaneForm
 BASELINE = "autoregressive"
 SEVERAL = "fleet"  # protocol of targets that write several texts at once
 PRECISIONS = ("auto", "float32", "bfloat16")
+CHOICES: Mapping[str, Sequence[str]] = {"mode": ("Chat", "Complete"), "precision": PRECISIONS}
 MAX_TOKENS = 512  # of a race in the app; the library allows more
 NUMBERS: Mapping[str, tuple[float, float, float, float]] = {  # name: low, high, default, step
     "temperature": (0.0, 2.0, 0.0, 0.05),
@@ -45,10 +46,13 @@ LABELS = {
 class Form:
     """Every input of the tab, and how to read and fill it."""
 
-    plain: dict[str, Any]  # component by name: prompt, mode, model, precision, the numbers, lock
+    plain: dict[str, Any]  # component by name: prompt, precision, the numbers, lock, and others that the tab has
     lanes: list[LaneForm]
     sizes: dict[str, int]
     menus: knobs.Menus
+    numbers: Mapping[str, tuple[float, float, float, float]] = field(default_factory=lambda: NUMBERS)
+    texts: Sequence[str] = ("prompt", "model")
+    choices: Mapping[str, Sequence[str]] = field(default_factory=lambda: CHOICES)
 
     @property
     def inputs(self) -> list[Any]:
@@ -71,14 +75,13 @@ class Form:
     def fill(self, form: Mapping[str, Any]) -> list[Any]:
         """Updates that put plain data into the form; what is unknown or out of range is ignored or clamped."""
         plain = {name: gr.skip() for name in self.plain}
-        for name in ("prompt", "model"):
+        for name in self.texts:
             if isinstance(form.get(name), str):
                 plain[name] = form[name][:20_000]
-        if form.get("mode") in ("Chat", "Complete"):
-            plain["mode"] = form["mode"]
-        if form.get("precision") in PRECISIONS:
-            plain["precision"] = form["precision"]
-        for name, (low, high, default, step) in NUMBERS.items():
+        for name, offered in self.choices.items():
+            if isinstance(form.get(name), str) and form[name] in offered:
+                plain[name] = form[name]
+        for name, (low, high, default, step) in self.numbers.items():
             if name in form:
                 plain[name] = links.number(form, name, low, high, int(default) if step == 1 else default)
         if "seed" in form:
@@ -103,10 +106,6 @@ def form_of(traces: Sequence[Trace]) -> dict[str, Any]:
     """The form that would make these runs again."""
     first = traces[0].request
     raw = next((t.request.prompt for t in traces if isinstance(t.request.prompt, Mapping)), first.prompt)
-    lanes = [
-        {"strategy": r.strategy, "knobs": dict(r.knobs), "models": {k: v for k, v in r.models.items() if k != "target"}}
-        for r in (trace.request for trace in traces[1:])
-    ]
     sampling = {name: getattr(first.sampling, name) for name in NUMBERS if hasattr(first.sampling, name)}
     return {
         "prompt": snapshot.prompt_text(raw),
@@ -114,8 +113,16 @@ def form_of(traces: Sequence[Trace]) -> dict[str, Any]:
         **sampling,
         "budget": first.budget,
         "seed": first.seed,
-        "lanes": lanes,
+        "lanes": lanes_of(traces),
     }
+
+
+def lanes_of(traces: Sequence[Trace]) -> list[dict[str, Any]]:
+    """The settings of lanes 2 and on that made these runs."""
+    return [
+        {"strategy": r.strategy, "knobs": dict(r.knobs), "models": {k: v for k, v in r.models.items() if k != "target"}}
+        for r in (trace.request for trace in traces[1:])
+    ]
 
 
 def make_requests(form: Mapping[str, Any]) -> list[Request]:
@@ -125,9 +132,7 @@ def make_requests(form: Mapping[str, Any]) -> list[Request]:
         raise UserError("The prompt is empty: type a question, or press one of the examples below the box.")
     if not 1 <= (form["budget"] or 0) <= MAX_TOKENS:
         raise UserError(f"The budget must lie between 1 and {MAX_TOKENS} new tokens, but it is {form['budget']}.")
-    seed = int(form["seed"] or 0) if form["lock"] else random.SystemRandom().randrange(2**31)
-    filters = {name: form[name] for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
-    sampling = Sampling(**{**filters, "top_k": int(filters["top_k"])})
+    seed, sampling = seed_of(form), sampling_of(form)
     lanes = [{"strategy": BASELINE, "models": {}, "knobs": {}}, *(lane for lane in form["lanes"] if lane)]
     target = {"target": form["model"]} if form["model"] else {}
     texts, chat = split_texts(text), form["mode"] == "Chat"
@@ -143,6 +148,18 @@ def make_requests(form: Mapping[str, Any]) -> list[Request]:
         )
         for lane in lanes
     ]
+
+
+def seed_of(form: Mapping[str, Any]) -> int:
+    """The seed, or a new one where it is not kept."""
+    return int(form["seed"] or 0) if form["lock"] else random.SystemRandom().randrange(2**31)
+
+
+def sampling_of(form: Mapping[str, Any]) -> Sampling:
+    """Temperature and filters, those that the form has."""
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    filters = {name: form[name] for name in names if name in form}
+    return Sampling(**{**filters, "top_k": int(filters.get("top_k", 0))})
 
 
 def split_texts(text: str) -> list[str]:

@@ -13,12 +13,17 @@ from typing import Any
 import gradio as gr
 
 from backend.catalog import Catalog, Entry
+from backend.errors import UserError
+from backend.protocols import PROTOCOL_NAMES, PictureJudgeSession, PictureSession
 from backend.registry import Option, Strategy, strategies
 from demos.parts.snapshot import MEANING
 
 NONE = ""  # a lane that is not used
 USUAL = ""  # the catalog's own choice of a model
 Menus = Mapping[str, Sequence[tuple[str, str]]]  # choices of a model menu, by the protocol that its role speaks
+BY_NAME = {name: protocol for protocol, name in PROTOCOL_NAMES.items()}
+RASTER = PROTOCOL_NAMES[PictureSession]  # what causal models of pictures speak
+ONLY_PAINTERS = {PictureSession, PictureJudgeSession}
 FIELDS = {int: "slider", float: "slider", bool: "box", str: "menu"}
 
 
@@ -37,34 +42,64 @@ class LaneForm:
         return [self.strategy, *self.slots]
 
 
-def offered(protocol: str) -> list[Strategy]:
-    """The strategies for models that speak this protocol, the baseline first."""
-    return [s for s in strategies().values() if s.describe()["protocol"] == protocol]
+def offered(*protocols: str, modality: str = "text") -> list[Strategy]:
+    """The strategies for models that speak one of these protocols, in their order, the baseline first.
+
+    For text without those that only pictures can be painted with.
+    """
+    known = [s for protocol in protocols for s in strategies().values() if s.describe()["protocol"] == protocol]
+    return [s for s in known if modality != "text" or not ONLY_PAINTERS & set(s.roles.values())]
 
 
-def models_for(catalog: Catalog, *protocols: str) -> list[Entry]:
-    """The text models that can play a role of one of these protocols."""
-    return [e for e in catalog.entries() if e.modality == "text" and e.protocol in protocols]
+def playable(known: Sequence[Strategy], catalog: Catalog, modality: str) -> list[Strategy]:
+    """Those of the strategies for which the catalog offers a target of the modality, and models for the other roles."""
+    out = []
+    for strategy in known:
+        fit = models_for(catalog, strategy.describe()["roles"]["target"], modality=modality)
+        if fit and all(_has_usual(catalog, role, fit[0].id) for role in strategy.roles if role != "target"):
+            out.append(strategy)
+    return out
 
 
-def targets(catalog: Catalog, known: Sequence[Strategy]) -> list[Entry]:
-    """The text models that one of the strategies can have as its target."""
-    return models_for(catalog, *{s.describe()["roles"]["target"] for s in known})
+def _has_usual(catalog: Catalog, role: str, target: str) -> bool:
+    try:
+        return bool(catalog.default(role, target))
+    except UserError:
+        return False
 
 
-def model_menus(catalog: Catalog, known: Sequence[Strategy]) -> Menus:
+def models_for(catalog: Catalog, *protocols: str, modality: str = "text") -> list[Entry]:
+    """The models of a modality that can play a role of one of these protocols.
+
+    A painter that can do more than a protocol asks for, such as one that knows its grid, is among them.
+    """
+    entries = [e for e in catalog.entries() if e.modality == modality]
+    if modality == "text":
+        return [e for e in entries if e.protocol in protocols]
+    spoken = {e.id: BY_NAME[RASTER if e.protocol == "causal" else e.protocol].__mro__ for e in entries}
+    return [e for e in entries if any(BY_NAME[p] in spoken[e.id] for p in protocols)]
+
+
+def targets(catalog: Catalog, known: Sequence[Strategy], modality: str = "text") -> list[Entry]:
+    """The models of a modality that one of the strategies can have as its target."""
+    return models_for(catalog, *{s.describe()["roles"]["target"] for s in known}, modality=modality)
+
+
+def model_menus(catalog: Catalog, known: Sequence[Strategy], modality: str = "text") -> Menus:
     """Choices for every protocol that a role beside the target speaks."""
     spoken = {name for s in known for role, name in s.describe()["roles"].items() if role != "target"}
     usual = ("the usual one for the model", USUAL)
-    return {name: [usual, *((e.id, e.id) for e in models_for(catalog, name))] for name in sorted(spoken)}
+    return {
+        name: [usual, *((e.id, e.id) for e in models_for(catalog, name, modality=modality))] for name in sorted(spoken)
+    }
 
 
-def build_lane(number: int, strategy_id: str, known: Sequence[Strategy], menus: Menus) -> LaneForm:
-    """Lane `number` (2 to 4) with that strategy chosen."""
+def build_lane(number: int, strategy_id: str, known: Sequence[Strategy], menus: Menus, prefix: str = "") -> LaneForm:
+    """Lane `number` (2 to 4) with that strategy chosen. prefix: of its id on the page."""
     sizes = pool_sizes(known)
     choices = [("no strategy in this lane", NONE), *((f"{s.family} · {s.title}", s.id) for s in known[1:])]
     with gr.Column(elem_classes=["dl-group", "dl-lane-config", f"dl-l{number}"]):
-        menu = gr.Dropdown(choices, value=strategy_id, label=f"Lane {number}", elem_id=f"lane-{number}")
+        menu = gr.Dropdown(choices, value=strategy_id, label=f"Lane {number}", elem_id=f"{prefix}lane-{number}")
         promise = gr.HTML(promise_of(strategy_id))
         with gr.Accordion("Options", open=False, visible=has_options(strategy_id)) as accordion:
             slots = show_slots(strategy_id, sizes, {}, menus)

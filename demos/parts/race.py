@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from backend.catalog import Catalog
 from backend.errors import UserError
-from backend.quality import is_lossy, weighed
+from backend.quality import is_lossy, is_worth_weighing, weighed
 from backend.run import Run, decode
 from backend.trace import Trace
 from backend.types import Request
@@ -237,7 +237,8 @@ class Race:
             return False
         lane.trace = run.trace
         if step is None:
-            if is_lossy(lane.request) or (lane is self.lanes[0] and self._weigh_first):
+            paints = is_worth_weighing(lane.trace.request, self._catalog)
+            if paints or is_lossy(lane.request) or (lane is self.lanes[0] and self._weigh_first):
                 lane.trace = weighed(lane.trace, self._catalog)  # on nobody's clock
             lane.state = State.DONE
             return False

@@ -16,6 +16,7 @@ from typing import Any
 from backend.registry import strategies
 from backend.trace import DRAFTED, Trace
 from backend.types import Fate, Mark, Step
+from demos.parts.films import Film, Filmer
 from demos.parts.race import Lane, Race, State
 from demos.parts.why import Cost, is_target, why_slower
 
@@ -35,7 +36,8 @@ class LaneLog:
     marks, {role: [calls, rows, seconds]}, {name: figure}]
     with kept, judged, depth (drafted positions), roles and figures of this step alone, and a mark as
     [slot behind the prompt, text, fate, token, p, q, parent, [[text, p], ...]], empty tails left out. Seconds of a
-    target's parts count as the target's, their calls and rows only in the roles.
+    target's parts count as the target's, their calls and rows only in the roles. Where there is a film, units are its
+    own, and behind the figures stands what the step changed in the picture, "" for nothing; see `films.pack`.
     """
 
     text: str = ""
@@ -43,6 +45,7 @@ class LaneLog:
     written: dict[int, int] = field(default_factory=dict)
     totals: list[float] = field(default_factory=lambda: [0.0] * 7)  # clock, calls x 2, rows x 2, seconds x 2
     agreed: int = 0  # slots up to which the text was found equal to the baseline's
+    film: Film | None = None
 
     def add(self, trace: Trace) -> None:
         """Append the steps that are new in `trace`."""
@@ -61,10 +64,15 @@ class LaneLog:
         return None
 
     @property
+    def units(self) -> int:
+        """What was written: tokens, or cells of a picture."""
+        return len(self.written) if self.film is None else self.film.units
+
+    @property
     def cost(self) -> Cost:
         """What the steps so far have cost."""
         seconds, calls, _, rows, _, target, draft = self.totals
-        return Cost(len(self.written), seconds, int(calls), int(rows), target, draft)
+        return Cost(self.units, seconds, int(calls), int(rows), target, draft)
 
     def _line(self, trace: Trace, step: Step) -> str:
         start, drafted = len(trace.prompt), [m for m in step.marks if m.fate in DRAFTED]
@@ -73,14 +81,17 @@ class LaneLog:
                 self.written[mark.slot] = mark.token
             elif mark.fate is Fate.ERASED:
                 self.written.pop(mark.slot, None)
+        frame = "" if self.film is None else self.film.frame(step)
         clock, *rest = self._count(step)
         kept = sum(m.fate is Fate.KEPT for m in drafted)
         depth = len({m.slot for m in drafted})
         marks = [_mark(trace, mark, start) for mark in step.marks]
         roles = {r: [n, step.rows.get(r, 0), round(step.spent.get(r, 0.0), 6)] for r, n in step.calls.items() if n}
-        line = [clock, len(self.written), *rest, kept, len(drafted), depth, step.note, marks, roles]
-        if step.figures:
+        line = [clock, self.units, *rest, kept, len(drafted), depth, step.note, marks, roles]
+        if step.figures or frame:
             line.append({name: _short(figure) for name, figure in step.figures.items()})
+        if frame:
+            line.append(frame)
         return json.dumps(line, ensure_ascii=True, separators=(",", ":"), allow_nan=False) + "\n"
 
     def _count(self, step: Step) -> list[float]:
@@ -96,8 +107,13 @@ class LaneLog:
 class Snapshots:
     """Makes the growing snapshots of one race, live or recorded."""
 
-    def __init__(self, run_id: str, num_lanes: int, *, recorded: str = "", notice: str = "") -> None:
-        """recorded: when and where it was recorded; empty for a live race. notice: a sentence shown above the lanes."""
+    def __init__(
+        self, run_id: str, num_lanes: int, *, recorded: str = "", notice: str = "", film: Filmer | None = None
+    ) -> None:
+        """recorded: when and where it was recorded; empty for a live race. notice: a sentence shown above the lanes.
+
+        film: makes pictures of traces, for races of painters.
+        """
         self._id = run_id
         self._rev = 0
         self._recorded = recorded
@@ -105,12 +121,15 @@ class Snapshots:
         self._logs = [LaneLog() for _ in range(num_lanes)]
         self._final: dict[int, dict[str, Any]] = {}
         self._start = time.perf_counter()
+        self._film = film
 
     def take(self, lanes: Sequence[Lane], ahead: int = 0) -> dict[str, Any]:
         """The snapshot of these lanes now."""
         self._rev += 1
         for lane, lane_log in zip(lanes, self._logs, strict=True):
             if lane.trace is not None:
+                if self._film is not None and lane_log.film is None:
+                    lane_log.film = self._film(lane.trace)
                 lane_log.add(lane.trace)
         request = lanes[0].request
         return {
@@ -122,6 +141,8 @@ class Snapshots:
             "state": overall(lanes),
             "ahead": ahead,
             "wall": 0.0 if self._recorded else round(time.perf_counter() - self._start, 2),
+            "unit": self._unit,
+            "seeds": several_seeds(lanes),
             "prompt": max((prompt_text(lane.request.prompt) for lane in lanes), key=len),
             "budget": request.budget,
             "seed": request.seed,
@@ -129,10 +150,14 @@ class Snapshots:
             "lanes": [self._lane(i, lanes) for i in range(len(lanes))],
         }
 
+    @property
+    def _unit(self) -> str:
+        return "token" if self._film is None else "cell"
+
     def _lane(self, i: int, lanes: Sequence[Lane]) -> dict[str, Any]:
         lane, known = lanes[i], strategies().get(lanes[i].request.strategy)
         request = lane.trace.request if lane.trace else lane.request
-        guarantee = known.promises(request.knobs).value if known else ""
+        guarantee, film = known.promises(request.knobs).value if known else "", self._logs[i].film
         return {
             "id": i + 1,
             "strategy": request.strategy,
@@ -148,7 +173,9 @@ class Snapshots:
             "end": lane.trace.end if lane.trace else "",
             "exact": self._exact(i, lanes),
             "worth": {name: round(x, 4) for name, x in lane.trace.worth.items()} if lane.trace else {},
-            "why": why_slower(self._logs[i].cost, self._logs[0].cost) if i else "",
+            "why": why_slower(self._logs[i].cost, self._logs[0].cost, self._unit) if i else "",
+            "budget": request.budget,
+            "picture": film.head if film else None,
             "log": self._logs[i].text,
         }
 
@@ -164,6 +191,7 @@ class Snapshots:
         mine = {**usual, **lanes[i].request.knobs}
         own = [name for name in usual if any(setting.get(name) != mine[name] for setting in settings)]
         values = [str(mine[name]) if isinstance(mine[name], str) else f"{name} {mine[name]}" for name in own]
+        values += [f"seed {lanes[i].request.seed}"] if several_seeds(lanes) else []
         return " · ".join([known.title, *values])
 
     def _exact(self, i: int, lanes: Sequence[Lane]) -> dict[str, Any]:
@@ -173,9 +201,11 @@ class Snapshots:
             return {"kind": "baseline"}
         if lane.trace is None or base.trace is None or not lane.trace.steps or not base.trace.steps:
             return {"kind": ""}
+        models = [trace.request.models.get("target", "") for trace in (lane.trace, base.trace)]
+        if self._film is not None and models[0] != models[1]:
+            return {"kind": "model"}
         if lane.trace.prompt != base.trace.prompt:
-            same = lane.trace.request.models.get("target") == base.trace.request.models.get("target")
-            return {"kind": "prompts" if same else "model"}
+            return {"kind": "prompts" if models[0] == models[1] else "model"}
         start = len(lane.trace.prompt)
         if lane.state.over and base.state.over:
             if i not in self._final:
@@ -194,14 +224,17 @@ class Snapshots:
         return {"kind": kind, "at": slot, "gap": gap, "over": over}
 
 
-def live(race: Race) -> Snapshots:
+def live(race: Race, film: Filmer | None = None) -> Snapshots:
     """The snapshots of a race that is about to run."""
-    return Snapshots(race.id, len(race.lanes))
+    return Snapshots(race.id, len(race.lanes), film=film)
 
 
-def recorded(traces: Sequence[Trace], label: str, run_id: str = "recorded") -> dict[str, Any]:
+def recorded(
+    traces: Sequence[Trace], label: str, run_id: str = "recorded", film: Filmer | None = None
+) -> dict[str, Any]:
     """One snapshot of finished traces. label: when and where they were recorded."""
-    return Snapshots(run_id, len(traces), recorded=label).take([finished(trace) for trace in traces])
+    snapshots = Snapshots(run_id, len(traces), recorded=label, film=film)
+    return snapshots.take([finished(trace) for trace in traces])
 
 
 def finished(trace: Trace) -> Lane:
@@ -210,6 +243,13 @@ def finished(trace: Trace) -> Lane:
     state = State.ERROR if trace.end.startswith("error") else State.STOPPED if stopped else State.DONE
     message = trace.end.removeprefix("error: ") if state is State.ERROR else ""
     return Lane(trace.request, state, message, 1.0, trace, sum(step.seconds for step in trace.steps))
+
+
+def several_seeds(lanes: Sequence[Lane]) -> bool:
+    """Whether the lanes are one strategy with several seeds, and no race of strategies."""
+    first = lanes[0].request
+    same = all((lane.request.strategy, lane.request.knobs) == (first.strategy, first.knobs) for lane in lanes)
+    return same and len({lane.request.seed for lane in lanes}) > 1
 
 
 def overall(lanes: Sequence[Lane]) -> str:
@@ -226,7 +266,11 @@ def prompt_text(prompt: Any) -> str:
     if not isinstance(prompt, Mapping):
         return str(prompt)
     texts = prompt.get("texts")
-    return "\n---\n".join(map(str, texts)) if isinstance(texts, list) else str(prompt.get("text", ""))
+    return (
+        "\n---\n".join(map(str, texts))
+        if isinstance(texts, list)
+        else str(prompt.get("text", prompt.get("prompt", "")))
+    )
 
 
 def _short(figure: float) -> float | None:

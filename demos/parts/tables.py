@@ -6,12 +6,14 @@ import gzip
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from backend.errors import UserError
 from backend.registry import strategies
-from backend.trace import SCHEMA, Trace, speedup_modelled
+from backend.trace import SCHEMA, Summary, Trace
+from demos.parts.films import Filmer, developed, is_picture
 from demos.parts.race import Lane
 from demos.parts.snapshot import recorded
 from demos.parts.why import Cost, why_slower
@@ -37,30 +39,54 @@ DRAFT_RATIO = 0.05
 LARGEST_FILE = 30_000_000  # bytes after unpacking
 
 
-def summary_rows(lanes: Sequence[Lane]) -> list[list[Any]]:
-    """One row a lane; the same measures as `backend.bench` prints."""
+def summary_headers(unit: str) -> list[str]:
+    """Headers of `summary_rows`; unit: what is written, one of it."""
+    return [_unit(name, unit) for name in SUMMARY]
+
+
+def step_headers(unit: str) -> list[str]:
+    """Headers of `step_rows`."""
+    return [_unit(name, unit) for name in STEPS]
+
+
+def _unit(name: str, unit: str) -> str:
+    return name if name == "nats/token" else name.replace("token", unit).replace("tok", f"{unit}s")
+
+
+def measured(trace: Trace, film: Filmer | None = None) -> Summary:
+    """The measures of a trace; of a picture, per cell that was painted, whatever the model wrote for it."""
+    s = trace.summary()
+    if film is None:
+        return s
+    units = developed(trace, film).units
+    rate, length = (units / n if n else 0.0 for n in (s.seconds, s.num_target_calls))
+    return replace(s, new_slots=units, units_per_second=rate, mean_acceptance_length=length)
+
+
+def summary_rows(lanes: Sequence[Lane], film: Filmer | None = None) -> list[list[Any]]:
+    """One row a lane; the same measures as `backend.bench` prints. film: for pictures."""
     rows: list[list[Any]] = []
-    base = lanes[0].trace.summary() if lanes[0].trace else None
+    base = measured(lanes[0].trace, film) if lanes[0].trace else None
     for i, lane in enumerate(lanes):
         if lane.trace is None:
             rows.append([_title(lane.request.strategy), *[None] * 11, "", lane.message, ""])
             continue
-        s, against = lane.trace.summary(), "baseline"
+        s, against = measured(lane.trace, film), "baseline"
         speeds: list[float | None] = [1.0, 1.0, 1.0]
         if i and base is not None:
             speeds = [
                 s.speedup_calls(base),
-                speedup_modelled(lane.trace, lambda rows: 1.0, DRAFT_RATIO),
+                _modelled(s, base),
                 s.speedup_time(base),
             ]
-            against = _against(lane, lanes[0])
+            against = _against(lane, lanes[0], film is not None)
         rows.append([
             _title(lane.request.strategy), s.new_slots, s.num_target_calls, s.num_draft_calls, round(s.seconds, 3),
             round(s.units_per_second, 2), round(s.mean_acceptance_length, 3),
             *(None if x is None else round(x, 3) for x in (s.alpha, *speeds, lane.trace.worth.get("log_likelihood"))),
             against,
             lane.trace.end or lane.state.value,
-            why_slower(Cost.of(lane.trace), Cost.of(lanes[0].trace)) if i and lanes[0].trace else "",
+            _why(lane, lanes[0], film) if i else "",
         ])  # fmt: skip
     return rows
 
@@ -105,11 +131,14 @@ def load_race(path: Path) -> tuple[list[Trace], str]:
     return traces, str(data.get("recorded", ""))[:200]
 
 
-def show_file(path: Path) -> tuple[dict[str, Any], list[Trace]]:
-    """The snapshot of a recorded file, and its traces."""
+def show_file(path: Path, film: Filmer | None = None) -> tuple[dict[str, Any], list[Trace]]:
+    """The snapshot of a recorded file, and its traces; film: where they paint. Raises UserError."""
     traces, label = load_race(path)
+    if any(is_picture(trace) != (film is not None) for trace in traces):
+        right = "text" if film else "image"
+        raise UserError(f"{path.name} is a race of another kind; open it in the {right} tab.")
     name = f"{path.name.removesuffix('.json.gz')}-{zlib.crc32(path.read_bytes()):08x}"
-    return recorded(traces, label or "from a file", name), traces
+    return recorded(traces, label or "from a file", name, film), traces
 
 
 def download(race_id: str, lanes: Sequence[Lane], label: str, folder: Path) -> str | None:
@@ -118,16 +147,33 @@ def download(race_id: str, lanes: Sequence[Lane], label: str, folder: Path) -> s
     return str(save_race(traces, folder / f"decoding-lab-{race_id}.json.gz", label)) if traces else None
 
 
-def _against(lane: Lane, base: Lane) -> str:
+def _modelled(s: Summary, base: Summary) -> float:
+    """Speedup where a call costs the same whatever it scores, and a draft call `DRAFT_RATIO` of it."""
+    mine, theirs = (x.num_target_calls + DRAFT_RATIO * x.num_draft_calls for x in (s, base))
+    return theirs * s.new_slots / (mine * base.new_slots) if mine and base.new_slots else 0.0
+
+
+def _why(lane: Lane, base: Lane, film: Filmer | None) -> str:
+    if lane.trace is None or base.trace is None:
+        return ""
+    if film is None:
+        return why_slower(Cost.of(lane.trace), Cost.of(base.trace))
+    mine, theirs = (replace(Cost.of(t), units=developed(t, film).units) for t in (lane.trace, base.trace))
+    return why_slower(mine, theirs, "cell")
+
+
+def _against(lane: Lane, base: Lane, painted: bool = False) -> str:
     assert lane.trace is not None
+    if painted and base.trace and lane.trace.request.models.get("target") != base.trace.request.models.get("target"):
+        return "another model"
     if base.trace and lane.trace.prompt != base.trace.prompt:
         return "other prompts"
     found = lane.trace.difference(base.trace) if base.trace else None
     if found is None:
-        return "same text"
+        return "same picture" if painted else "same text"
     gap = "" if found.gap is None else f" (gap {found.gap:.2g})"
     other = "another sample" if lane.request.sampling.temperature > 0 else f"differs{gap}"
-    return f"{other} from token {found.slot - len(lane.trace.prompt) + 1}"
+    return f"{other} from {'cell' if painted else 'token'} {found.slot - len(lane.trace.prompt) + 1}"
 
 
 def _title(strategy_id: str) -> str:

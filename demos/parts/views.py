@@ -14,9 +14,12 @@ from demos.parts.assets import plotly_js, url
 STATIC: dict[str, Any] = {"html_template": "<div></div>", "apply_default_css": False}
 
 
-def lane_board(value: dict[str, Any] | None, race: str) -> gr.HTML:
-    """The lanes of a race side by side, with token card, legend and replay. race: name that views of a tab share."""
-    return gr.HTML(value, js_on_load=_mount("mountBoard"), elem_id=f"{race}-board", race=race, **STATIC)
+def lane_board(value: dict[str, Any] | None, race: str, unit: str = "token") -> gr.HTML:
+    """The lanes of a race side by side, with token card, legend and replay.
+
+    race: name that views of a tab share. unit: what its lanes write, one of it.
+    """
+    return gr.HTML(value, js_on_load=_mount("mountBoard"), elem_id=f"{race}-board", race=race, unit=unit, **STATIC)
 
 
 def look_inside(race: str) -> gr.HTML:
@@ -28,6 +31,21 @@ def live_plots(race: str) -> gr.HTML:
     """Progress, acceptance and cost of the race that the board of the same name shows; nothing is sent twice."""
     plotly = url(plotly_js())
     return gr.HTML(js_on_load=_mount("mountPlots"), elem_id=f"{race}-plots", race=race, plotly=plotly, **STATIC)
+
+
+def wipe(race: str) -> gr.HTML:
+    """Two pictures of that race in one frame, with a divider between them."""
+    return gr.HTML(js_on_load=_mount("mountWipe"), elem_id=f"{race}-wipe", race=race, **STATIC)
+
+
+def reading_chips(value: dict[str, Any], name: str) -> gr.HTML:
+    """What a prompt was understood to say; see `painting.reading`."""
+    return gr.HTML(value, js_on_load=_mount("mountReading"), elem_id=f"{name}-reading", **STATIC)
+
+
+def brush_box(value: str, race: str) -> gr.HTML:
+    """A picture and a mask that is painted on it with a brush; its value is what `painting.brushed` reads."""
+    return gr.HTML(value, js_on_load=_mount("mountBrush"), elem_id=f"{race}-brush", race=race, **STATIC)
 
 
 def gallery_table(value: dict[str, Any] | None, name: str) -> gr.HTML:

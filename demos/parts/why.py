@@ -70,8 +70,8 @@ def terms(mine: Cost, base: Cost) -> dict[str, float]:
     }
 
 
-def why_slower(mine: Cost, base: Cost) -> str:
-    """The sentence; "" where the run is not slower, or too short to say anything."""
+def why_slower(mine: Cost, base: Cost, unit: str = "token") -> str:
+    """The sentence; "" where the run is not slower, or too short to say anything. unit: what is written, one of it."""
     if min(mine.units, base.units) < FEWEST or min(mine.seconds, base.seconds) <= 0:
         return ""
     ratio = (base.seconds / base.units) / (mine.seconds / mine.units)
@@ -80,11 +80,11 @@ def why_slower(mine: Cost, base: Cost) -> str:
     found = terms(mine, base)
     costs = sorted(((value, name) for name, value in found.items() if value > 0), reverse=True)
     floor = SMALL * base.seconds / base.units
-    parts = [_words(name, value, mine, base) for at, (value, name) in enumerate(costs) if not at or value > floor]
+    parts = [_words(name, value, mine, base, unit) for at, (value, name) in enumerate(costs) if not at or value > floor]
     saved = -found["calls"]
     if saved > 0:
-        parts.append(f"fewer target calls ({mine.units / mine.calls:.2f} tokens a call) save only {_ms(saved)}")
-    return f"Why slower? {NAMES[costs[0][1]]}: per token {', '.join(parts)}."
+        parts.append(f"fewer target calls ({mine.units / mine.calls:.2f} {unit}s a call) save only {_ms(saved)}")
+    return f"Why slower? {NAMES[costs[0][1]]}: per {unit} {', '.join(parts)}."
 
 
 NAMES = {
@@ -95,14 +95,14 @@ NAMES = {
 }
 
 
-def _words(name: str, value: float, mine: Cost, base: Cost) -> str:
+def _words(name: str, value: float, mine: Cost, base: Cost, unit: str) -> str:
     if name == "draft":
         return f"draft calls cost {_ms(value)}"
     if name == "wide":
         rows = f" over {mine.rows / mine.calls:.1f} rows" if mine.rows > mine.calls else ""
         return f"dearer target calls cost {_ms(value)} ({_ms(mine.call)}{rows} instead of {_ms(base.call)})"
     if name == "calls":
-        each = f"{mine.calls / mine.units:.2f} instead of {base.calls / base.units:.2f} a token"
+        each = f"{mine.calls / mine.units:.2f} instead of {base.calls / base.units:.2f} a {unit}"
         return f"more target calls cost {_ms(value)} ({each})"
     return f"work outside model calls costs {_ms(value)}"
 

@@ -11,11 +11,12 @@ import anyio
 import pytest
 
 import app
-from demos.parts import examples
+from demos.parts import examples, painting
 from demos.parts.lab import Lab
 from demos.parts.tables import save_race
-from demos.record import record_race
+from demos.record import record_pictures, record_race
 from tests.ui.fakes import FakeCatalog
+from tests.ui.painters import PainterCatalog
 
 for _name in anyio.__all__ if hasattr(anyio, "__all__") else dir(anyio):
     getattr(anyio, _name)  # now: pytest rewrites it on import, and that may not happen in a thread of the server
@@ -37,7 +38,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     patch.setenv("NO_PROXY", "localhost,127.0.0.1")
     traces = record_race(FakeCatalog(0.002), examples.EXAMPLES[0], ["speculative", "token_recycling"], 40)  # type: ignore[arg-type]
     save_race(traces, folder / f"race-{examples.EXAMPLES[0].kind}.json.gz", LABEL)
-    demo = app.build(Lab(FakeCatalog(0.02, load_seconds=0.3)))  # type: ignore[arg-type]
+    portrait = painting.EXAMPLES[0]
+    pictures = record_pictures(PainterCatalog(), portrait, ["confidence", "next_scale"], 1)  # type: ignore[arg-type]
+    save_race(pictures, folder / f"race-image-{portrait.kind}.json.gz", LABEL)
+    demo = app.build(Lab(PainterCatalog(0.02, load_seconds=0.3)))  # type: ignore[arg-type]
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.options())
     yield address
     demo.close()
