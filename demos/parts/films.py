@@ -21,7 +21,7 @@ from backend.codecs.pyramid import Kind, shipped
 from backend.codecs.scales import ScaleCodec
 from backend.entries import SCALES, card, entries
 from backend.errors import UserError
-from backend.protocols import FlexibleSession, MaskedSession, ScaleSession
+from backend.protocols import DistilledSession, FlexibleSession, MaskedSession, ScaleSession
 from backend.registry import strategies
 from backend.trace import Trace
 from backend.types import Request, Step
@@ -166,13 +166,13 @@ def is_picture(trace: Trace) -> bool:
     target = trace.request.models.get("target", "").partition("@")[0]
     found = strategies().get(trace.request.strategy)
     painters = {entry.id for entry in entries() if entry.modality == "image"}
-    return target in painters or (found is not None and found.base in (MaskedSession, ScaleSession))
+    return target in painters or (found is not None and found.base in (MaskedSession, ScaleSession, DistilledSession))
 
 
 def codec_of(request: Request) -> Any:
     """The codec of our models for the kind of target that a request paints with."""
     found = strategies().get(request.strategy)
-    if found is None or found.base is not ScaleSession:
+    if found is None or found.base not in (ScaleSession, DistilledSession):
         return palette_codec()
     usual, target = "flat" if found.protocol is FlexibleSession else "area", request.models.get("target", "")
     ours = target.partition("@")[0] if target.partition("@")[0] in SCALES else ""  # a file may name anything

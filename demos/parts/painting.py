@@ -26,7 +26,8 @@ from demos.parts import knobs
 from demos.parts.films import codec_of, given_canvas, is_picture, palette_codec
 from demos.parts.form import BASELINE, PRECISIONS, lanes_of, sampling_of, seed_of
 
-PROTOCOLS = ("causal", "masked", "scale")  # kinds of painters, in the order of the menu
+GUIDED = ("causal", "masked", "scale")  # kinds of painters that can be guided
+PROTOCOLS = (*GUIDED, "distilled")  # all kinds, in the order of the menu
 RACE, SEEDS = "One picture a lane", "Four seeds of lane {}"
 MODES = (RACE, *(SEEDS.format(lane) for lane in range(1, 5)))
 CHOICES = {"mode": MODES, "precision": PRECISIONS}
@@ -142,7 +143,7 @@ def paints(strategy_id: str, model: str, prompt: Any) -> bool:
 def _paints(strategy_id: str, role: str) -> bool:
     """Whether a role is played by a painter, which can be guided, and not by a judge, say."""
     found = strategies().get(strategy_id)
-    return found is not None and role in found.roles and PROTOCOL_NAMES[base(found.roles[role])] in PROTOCOLS
+    return found is not None and role in found.roles and PROTOCOL_NAMES[base(found.roles[role])] in GUIDED
 
 
 def target_for(strategy_id: str, form: Mapping[str, Any], catalog: Catalog) -> str:
