@@ -33,6 +33,7 @@ from backend.entries import HUB as HUB
 from backend.entries import JUDGE as JUDGE
 from backend.entries import LOCAL as LOCAL
 from backend.entries import MASKED as MASKED
+from backend.entries import OTHER_MAPS as OTHER_MAPS
 from backend.entries import PAINTERS as PAINTERS
 from backend.entries import PORTRAITS as PORTRAITS
 from backend.entries import REFINER as REFINER
@@ -130,7 +131,7 @@ class Catalog:
             return f"{whole}@{TWIN}{guidance}"
         if role == "verifier" and (whole in PORTRAITS or whole in PAINTERS):
             return VERIFIER
-        if role == "refiner" and whole in ("house/portraits-scales", REFINER):
+        if role == "refiner" and whole in SCALES and whole not in OTHER_MAPS:
             return f"{REFINER}{guidance}"
         if whole in TALES or whole in PORTRAITS or whole in PAINTERS or whole in SCALES:
             if role == "draft" and whole not in PAINTERS and whole not in SCALES:

@@ -56,11 +56,7 @@ SCALES = {  # our models of the maps of portraits: title, protocol, what it is, 
         "small",
     ),
     "house/portraits-markov": (
-        *(
-            "Portraits, Markov scales",
-            "scale",
-            "Paints a described portrait map by map, each from the last alone.",
-        ),
+        *("Portraits, Markov scales", "scale", "Paints the same maps, looking only at their sum so far."),
         "markov",
     ),
     "house/portraits-redraw": (
@@ -77,6 +73,7 @@ SCALES = {  # our models of the maps of portraits: title, protocol, what it is, 
     ),
 }
 REFINER = "house/portraits-scales-small"
+OTHER_MAPS = ("house/portraits-flex", "house/portraits-bands")  # which it cannot go on from
 HUB = "hub/HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model where the package is missing, as on a Space
 
 

@@ -153,7 +153,7 @@ def _read_url(url: str, name: str) -> Image.Image:
 
 def _picture(raw: Any, name: str) -> Pixels:
     """Channels [H, W, 3] of a picture; a transparent one is laid on white."""
-    if isinstance(raw, str):
+    if isinstance(raw, str) and raw.startswith("data:"):
         raw = _read_url(raw, name)
     if isinstance(raw, Image.Image):
         _refuse_large(name, *raw.size)
@@ -171,7 +171,7 @@ def _picture(raw: Any, name: str) -> Pixels:
 
 def _mask(raw: Any) -> Bools:
     """Pixels [H, W] that a mask paints: the light ones, or, in a picture with transparency, those that are there."""
-    if isinstance(raw, str):
+    if isinstance(raw, str) and raw.startswith("data:"):
         raw = _read_url(raw, "mask")
     if isinstance(raw, Image.Image):
         _refuse_large("mask", *raw.size)

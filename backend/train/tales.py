@@ -206,10 +206,13 @@ def save_checkpoint(job: TaleJob, step: int, model: nn.Module, parts: Sequence[A
 
 
 def average_gradients(model: nn.Module, trainers: int) -> None:
-    """Make every trainer's gradients their mean, so that all take the same step."""
+    """Make every trainer's gradients their mean, so that all take the same step; weights that it did not use have 0."""
     if trainers == 1:
         return
-    gradients = [w.grad for w in model.parameters() if w.grad is not None]
+    trained = [w for w in model.parameters() if w.requires_grad]
+    for weight in trained:
+        weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    gradients = [w.grad for w in trained if w.grad is not None]
     joined = torch.cat([g.flatten() for g in gradients])
     torch.distributed.all_reduce(joined)
     for gradient, mean in zip(gradients, torch.split(joined / trainers, [g.numel() for g in gradients]), strict=True):

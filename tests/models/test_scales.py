@@ -362,9 +362,9 @@ def test_the_catalog_knows_the_family(tmp_path: Path, monkeypatch: pytest.Monkey
     assert catalog.default_target(ScaleSession) == "house/portraits-scales"
     assert catalog.default_target(FlexibleSession) == "house/portraits-flex"
     assert catalog.default_target(RedrawingSession) == "house/portraits-redraw"
-    assert catalog.default("refiner", "house/portraits-scales") == "house/portraits-scales-small"
-    with pytest.raises(UserError, match="no refiner model for house/portraits-markov"):
-        catalog.default("refiner", "house/portraits-markov")
+    assert catalog.default("refiner", "house/portraits-markov") == "house/portraits-scales-small"
+    with pytest.raises(UserError, match="no refiner model for house/portraits-flex"):
+        catalog.default("refiner", "house/portraits-flex")
     assert catalog.default("refiner", "house/portraits-scales@cfg=3") == "house/portraits-scales-small@cfg=3"
     with pytest.raises(UserError, match="no draft model for house/portraits-scales"):
         catalog.default("draft", "house/portraits-scales")

@@ -18,14 +18,14 @@ from backend.codecs.portraits import held_out_rows
 from backend.codecs.pyramid import SIZES, shipped
 from backend.errors import UserError
 from backend.models.house.portrait_judge import PortraitJudge, save_judge
-from backend.models.house.scales import Scales, logits_of, new_scales, read_scales
+from backend.models.house.scales import Scales, logits_of, new_scales, read_scales, save_scales
 from backend.train.portraits import loop, scales, scales_measure
 from backend.train.portraits.raster import CODEC, Draws, draw_batch
 from backend.train.portraits.raster_measure import fresh
 from backend.train.portraits.scales import NAMES, MapDraws, ScaleJob, loss_of, prepare, some_maps
 from backend.train.smollm2_draft import Recipe
 
-RECIPE = Recipe(tokens=0, writers=0, batch=4, trainers=1, steps=6, batch_tokens=0, rate=0.05)
+RECIPE = Recipe(tokens=0, writers=0, batch=4, trainers=1, steps=10, batch_tokens=0, rate=0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,8 @@ def test_masked_shares_are_even_by_map(tmp_path: Path) -> None:
         share_B = masked_BL[:, start:end].mean(axis=1)
         assert share_B.min() > 0
         assert share_B.mean() == pytest.approx(0.5 + 0.5 / (end - start), abs=0.03)
-        assert np.quantile(share_B, [0.25, 0.75]) == pytest.approx([0.25, 0.75], abs=0.13)
+        if end - start > 16:
+            assert np.quantile(share_B, [0.25, 0.75]) == pytest.approx([0.25, 0.75], abs=0.06)
 
 
 # ----------------------------------------------------------------------------------------------------- what is learned
@@ -99,6 +100,21 @@ def test_the_loss_is_of_every_token_of_the_maps_that_are_there(tmp_path: Path) -
     assert loss_of(plain, conditions, canvas, nothing).item() == pytest.approx(wanted.item(), abs=0.02)
 
 
+def test_a_model_may_start_from_another(tmp_path: Path) -> None:
+    """What both have is the base's; of the flat kind the only head is that of the base's last map."""
+    with pytest.raises(UserError, match=r"train it with: python -m backend\.train\.portraits\.scales --model target"):
+        prepare(job(tmp_path, "flex"))
+    base = net()
+    save_scales(tmp_path / "portraits-scales.safetensors", base)
+    read = read_scales(tmp_path / "portraits-scales.safetensors")
+    for which in ("markov", "flex", "bands"):
+        model = prepare(job(tmp_path, which))
+        assert model.config == scales.SIZES[which]
+        assert torch.equal(model.blocks[1].qkv.weight, read.blocks[1].qkv.weight)
+        assert torch.equal(model.heads[-1].weight, read.heads[-1].weight)
+        assert all(weight.requires_grad for weight in model.parameters())
+
+
 def test_a_branch_starts_as_its_base_and_leaves_it_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train it with: python -m backend\.train\.portraits\.scales --model markov"):
         prepare(job(tmp_path, "mask"))
@@ -113,12 +129,12 @@ def test_a_branch_starts_as_its_base_and_leaves_it_alone(tmp_path: Path) -> None
     moved = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
     assert moved
     assert not moved & set(base.state_dict())
-    assert {"embed_mask", "embed_told.weight", "redraw_blocks.0.qkv.weight", "redraw_heads.0.weight"} <= moved
+    assert {"embed_mask", "embed_told.weight", "redraw_blocks.0.qkv.weight", "redraw_heads.3.weight"} <= moved
 
 
 @pytest.mark.parametrize("model", ["target", "flex"])
 def test_training_learns_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
-    """Stopped after two steps of six and gone on with, it ends as if it had never stopped."""
+    """Stopped after two steps of ten and gone on with, it ends as if it had never stopped."""
     (tmp_path / "halves").mkdir()
     held = batches(tmp_path, model, 1, step=50)[0][:2]
     once, again = net(model), net(model)
@@ -153,7 +169,7 @@ def test_a_model_is_saved_with_a_card_that_says_what_was_measured(tmp_path: Path
     card = json.loads((tmp_path / f"{NAMES[model]}.json").read_text())
     assert card["id"] == f"house/{NAMES[model]}"
     assert card["num_params"] == net(model).num_params
-    assert card["portraits"] == 24
+    assert card["portraits"] == 40
     assert card["reconstruction"]["maps"][-1]["pixels_exact"] == 1.0
     saved = read_scales(tmp_path / f"{NAMES[model]}.safetensors")
     assert card["held_out"] == scales_measure.held_out(saved, 4)
@@ -177,8 +193,8 @@ def test_losses_by_map_are_means_of_what_a_full_pass_tells() -> None:
 def test_the_sizes_are_those_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     params = {which: Scales(config, shipped(config.kind)).num_params for which, config in scales.SIZES.items()}
-    assert params["target"] == params["bands"] == pytest.approx(1.4e6, rel=0.01)
-    assert params["markov"] == params["flex"] == pytest.approx(1.27e6, rel=0.01)
+    assert params["target"] == params["markov"] == params["bands"] == pytest.approx(1.4e6, rel=0.01)
+    assert params["flex"] == pytest.approx(1.27e6, rel=0.01)
     assert params["small"] == pytest.approx(0.25e6, rel=0.02)
-    assert params["mask"] - params["markov"] == pytest.approx(0.66e6, rel=0.02)
+    assert params["mask"] - params["markov"] == pytest.approx(0.78e6, rel=0.01)
     assert set(scales.RECIPES["cpu"]) == set(scales.SIZES) == set(NAMES) == set(scales.MINUTES)

@@ -53,8 +53,8 @@ SIZES = {
     "flex": replace(_base, kind="flat"),
     "bands": replace(_base, kind="fft"),
 }
-STEPS = {"target": 1500, "small": 1000, "markov": 300, "mask": 250, "flex": 250, "bands": 400}  # on CPUs
-MINUTES = {"target": 30, "small": 6, "markov": 6, "mask": 5, "flex": 5, "bands": 8}
+STEPS = {"target": 1500, "small": 1000, "markov": 300, "mask": 250, "flex": 400, "bands": 400}  # on CPUs
+MINUTES = {"target": 30, "small": 6, "markov": 6, "mask": 5, "flex": 7, "bands": 8}
 RECIPES = {
     device: {
         which: replace(each["target"], steps=steps * each["target"].steps // RASTER["cpu"]["target"].steps)
