@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import time
@@ -59,11 +60,9 @@ class TextCodec:
     def from_folder(cls, folder: Path) -> TextCodec:
         """The codec of a checkpoint folder: tokenizer.json, tokenizer_config.json, chat_template.jinja, config.json.
 
-        Raises UserError if the folder has no tokenizer.json.
+        Raises UserError if the folder has no tokenizer.
         """
-        if not (folder / "tokenizer.json").exists():
-            raise UserError(f"{folder.name} has no tokenizer.json, so its text cannot be read; pick another model.")
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = read_tokenizer(folder)
         settings, config = _read_json(folder / "tokenizer_config.json"), _read_json(folder / "config.json")
         file = folder / "chat_template.jinja"
         template = file.read_text(encoding="utf-8") if file.exists() else settings.get("chat_template") or ""
@@ -129,6 +128,16 @@ class TextCodec:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
             return "".join(chr(b) if b < 128 else f"‹0x{b:02X}›" for b in raw)
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder's tokenizer.json, else of tokenizer.json.gz. Raises UserError if it has neither."""
+    plain, packed = folder / "tokenizer.json", folder / "tokenizer.json.gz"
+    if plain.exists():
+        return Tokenizer.from_file(str(plain))
+    if not packed.exists():
+        raise UserError(f"{folder.name} has no tokenizer.json, so its text cannot be read; pick another model.")
+    return Tokenizer.from_buffer(gzip.decompress(packed.read_bytes()))
 
 
 def _compile(source: str) -> Template:

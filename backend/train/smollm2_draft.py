@@ -34,14 +34,22 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from backend.models.house.draft import load_draft, save_draft
+from backend.models.house.draft import load_draft, read_draft, save_draft
 from backend.models.house.llama import Llama, LlamaConfig
 from backend.models.local import load_llama, load_smollm2
 from backend.train.smollm2_corpus import ROOT, SHARED, Batch, Batches, choose_vocabulary, read_corpus
-from backend.train.smollm2_measure import bench_answers, logits_at, on_bench_prompts, on_held_out
+from backend.train.smollm2_measure import (
+    bench_answers,
+    held_out_loss,
+    logits_at,
+    moved_by_rounding,
+    on_bench_prompts,
+    on_held_out,
+)
 from backend.train.smollm2_text import GIVEN, write_shards
 
 LEAST = 1e-4  # of the remainder's odds
+COMPARED = 40  # held-out conversations on which rounded weights are compared with the trained ones
 
 
 @dataclass(frozen=True)
@@ -279,7 +287,10 @@ def save(out: Path, batches: Batches, model: Llama, job: Job) -> None:
     """Write the draft and its card, with everything measured."""
     out.parent.mkdir(parents=True, exist_ok=True)
     corpus, written = batches.corpus, batches.corpus.roles != GIVEN
-    save_draft(out, model, torch.from_numpy(batches.ids_K), len(batches.rows_V))
+    before, positions = held_out_loss(model, batches, loss_of, COMPARED)
+    save_draft(out, model, torch.from_numpy(batches.ids_K), len(batches.rows_V), bits=6)
+    model = read_draft(out, job.device).model  # what ships is measured, in its rounded weights
+    after, _ = held_out_loss(model, batches, loss_of, COMPARED)
     source = load_smollm2()
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     draft = load_draft(out, torch.float32, job.device, in_bytes=job.device == "cpu")
@@ -297,6 +308,7 @@ def save(out: Path, batches: Batches, model: Llama, job: Job) -> None:
         "conversations": int((~corpus.held).sum()),
         "recipe": {"device": job.device, **asdict(job.recipe)},
         "held_out": on_held_out(model, batches, np.flatnonzero(corpus.held)),
+        "loss_moved_by_six_bits": moved_by_rounding(before, after, positions),
         "about_held_out": "Other user's turns than in training, but of the same grammar and writer, so flattering; the "
         "bench's prompts were written apart and never trained on.",
         "bench_prompts": on_bench_prompts(draft, bench_answers(target, tokenizer)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,31 @@ def on_held_out(model: Llama, batches: Batches, talks: np.ndarray) -> dict[str, 
         runs.append((q_MK.argmax(-1) == batch.target_MJ[:, 0]).numpy(force=True)[roles_M == GREEDY])
     overlap = round(float(np.concatenate(overlaps).mean()), 4)
     return {"conversations": len(talks), **acceptance(runs), "overlap_temperature_1": overlap}
+
+
+@torch.inference_mode()
+def held_out_loss(
+    model: Llama, batches: Batches, judge: Callable[[Llama, Batch], Tensor], most: int
+) -> tuple[float, int]:
+    """Mean training loss `judge` on the first `most` held-out conversations, and the positions these have.
+
+    Random choices in `judge` are the same every time, so that models can be compared.
+    """
+    torch.manual_seed(0)
+    total = weight = 0.0
+    positions = 0
+    for group in batches.groups(np.flatnonzero(batches.corpus.held)[:most], np.random.default_rng(0)):
+        batch = batches.collate(group)
+        counts = float(batch.weight_M.sum())
+        total, weight = total + counts * float(judge(model, batch)), weight + counts
+        positions += len(batch.at_M)
+    return total / weight, positions
+
+
+def moved_by_rounding(before: float, after: float, positions: int) -> dict[str, float]:
+    """What rounding the weights did to a held-out loss in nats, over the same positions before and after."""
+    share = round(after / before - 1, 5)
+    return {"positions": positions, "before": round(before, 5), "after": round(after, 5), "share": share}
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
-"""Weights of one byte: near the weights they came from, and read by a map of names alone."""
+"""Weights of 8 and 6 bits: near the weights they came from, and read by a map of names alone."""
 
 from __future__ import annotations
 
-import torch
+from pathlib import Path
 
-from backend.models.house.rounded import GROUP, STEP, from_bytes, in_bytes
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from backend.models.house.rounded import GROUP, STEP, from_bytes, in_bits, in_bytes
 
 
 def test_matrices_come_back_within_half_a_step_and_the_rest_unchanged() -> None:
@@ -40,3 +44,55 @@ def test_one_step_a_row_is_read_too() -> None:
 def test_a_state_without_bytes_comes_back_as_it_is() -> None:
     state = {"map.weight": torch.ones(2, 2, dtype=torch.float16)}
     assert from_bytes(state)["map.weight"] is state["map.weight"]
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 4, 27, 64, 192])
+def test_six_bits_hold_every_whole_number_exactly(columns: int) -> None:
+    """Weights that are whole steps, the largest of each group among them, come back bit for bit."""
+    stream = torch.Generator().manual_seed(columns)
+    groups = max(1, columns // GROUP)
+    whole_OI = torch.randint(-31, 32, (200, columns), generator=stream).unflatten(1, (groups, -1))
+    whole_OI[:, :, 0] = 31
+    step_OG1 = 2.0 ** torch.randint(-12, 3, (200, groups, 1), generator=stream)
+    weight_OI = (whole_OI * step_OG1).flatten(1)
+    stored = in_bits({"map.weight": weight_OI})
+    assert stored["map.weight"].shape == (200, 3 * -(-columns // 4))
+    assert stored["map.weight"].dtype is torch.uint8
+    assert stored["map.weight" + STEP].shape == (200, groups)
+    assert torch.equal(from_bytes(stored)["map.weight"], weight_OI)
+
+
+def test_six_bits_come_back_within_half_a_step_and_the_rest_unchanged() -> None:
+    stream = torch.Generator().manual_seed(0)
+    state = {
+        "map.weight": torch.randn(5, 7, generator=stream) * torch.logspace(-9, 2, 5)[:, None],
+        "wide.weight": torch.randn(3, 3 * GROUP, generator=stream) * torch.logspace(-2, 2, 3).repeat_interleave(GROUP),
+        "zero.weight": torch.zeros(2, 3),
+        "norm.weight": torch.randn(7, generator=stream),
+    }
+    stored = in_bits(state)
+    back = from_bytes(stored)
+    assert {name: w.shape for name, w in back.items()} == {name: w.shape for name, w in state.items()}
+    for name, groups in (("map.weight", 1), ("wide.weight", 3)):
+        step_OG1 = stored[name + STEP].float()[..., None]
+        exact_OGI, back_OGI = (x[name].unflatten(1, (groups, -1)) for x in (state, back))
+        assert torch.allclose(step_OG1, exact_OGI.abs().amax(dim=2, keepdim=True) / 31, rtol=2**-8, atol=0)
+        assert bool(((back_OGI - exact_OGI).abs() <= 0.501 * step_OG1).all())
+    assert torch.equal(back["zero.weight"], state["zero.weight"])
+    assert torch.equal(back["norm.weight"], state["norm.weight"])
+
+
+def test_six_bits_take_three_quarters_of_the_bytes_of_eight(tmp_path: Path) -> None:
+    state = {"map.weight": torch.randn(256, 256, generator=torch.Generator().manual_seed(0))}
+    save_file(in_bits(state), tmp_path / "six.safetensors")
+    save_file(in_bits(state, 8), tmp_path / "eight.safetensors")
+    assert (tmp_path / "six.safetensors").stat().st_size < 0.75 * (tmp_path / "eight.safetensors").stat().st_size
+    back = from_bytes(load_file(tmp_path / "six.safetensors"))["map.weight"]
+    assert torch.equal(back, from_bytes(in_bits(state))["map.weight"])
+    eight = in_bytes(state)
+    assert all(torch.equal(part, eight[name]) for name, part in in_bits(state, 8).items())
+    finer = in_bits(state | {"more.weight": state["map.weight"]}, finer=("map.weight",))
+    assert torch.equal(finer["map.weight"], eight["map.weight"])
+    assert finer["more.weight"].dtype is torch.uint8
+    with pytest.raises(ValueError, match="6 or 8 bits, not in 4"):
+        in_bits(state, 4)

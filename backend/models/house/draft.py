@@ -89,13 +89,17 @@ class Draft:
         return p_NK.new_zeros(len(p_NK), vocab_size).scatter_(1, self.ids_K.expand_as(p_NK), p_NK)
 
 
-def save_draft(
-    path: Path, model: Llama, ids_K: Tensor, target_vocab: int, masks: int = 0, in_bytes: bool = False
-) -> None:
-    """Write an unpacked draft in float16; in_bytes: its matrices in whole numbers of one byte, one step a row."""
-    state = {name: weight.detach().to(torch.float16).contiguous() for name, weight in model.state_dict().items()}
-    if in_bytes:
-        state = rounded.in_bytes({name: weight.detach() for name, weight in model.state_dict().items()})
+def save_draft(path: Path, model: Llama, ids_K: Tensor, target_vocab: int, masks: int = 0, bits: int = 16) -> None:
+    """Write an unpacked draft.
+
+    bits: of its matrices, 16 (float16, as all else then), 8 or 6 (see `rounded`); 6 leave 8 to the embedding, which is
+    the head too and loses most by rounding.
+    """
+    state = {name: weight.detach() for name, weight in model.state_dict().items()}
+    if bits == 16:
+        state = {name: weight.to(torch.float16).contiguous() for name, weight in state.items()}
+    else:
+        state = rounded.in_bits(state, bits, finer=("embed.weight",))
     metadata = {"config": json.dumps(asdict(model.config)), "target_vocab": str(target_vocab), "masks": str(masks)}
     save_file({**state, "ids_K": ids_K.to(torch.int32)}, path, metadata=metadata)
 
