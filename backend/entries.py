@@ -47,6 +47,10 @@ PAINTERS = {  # our models of the same portraits that paint in another order: ti
     STUDENT: ("Portraits, one call", "distilled", "Paints in one call what the next-scale painter paints in seven."),
 }
 SCALES = {  # our models of the maps of portraits: title, protocol, what it is, name in training
+    "house/portraits-flex": (
+        *("Portraits, flexible scales", "flexible", "Paints a described portrait again and again, each time larger."),
+        "flex",
+    ),
     "house/portraits-scales": (
         *("Portraits, next scale", "scale", "Paints a described portrait map by map, coarse to fine."),
         "target",
@@ -62,10 +66,6 @@ SCALES = {  # our models of the maps of portraits: title, protocol, what it is, 
     "house/portraits-redraw": (
         *("Portraits, masked scales", "redrawing", "The Markov model with a branch that draws masked cells again."),
         "mask",
-    ),
-    "house/portraits-flex": (
-        *("Portraits, flexible scales", "flexible", "Paints a described portrait again and again, each time larger."),
-        "flex",
     ),
     "house/portraits-bands": (
         *("Portraits, next band", "scale", "Paints a described portrait band by band, low frequencies first."),

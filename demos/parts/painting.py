@@ -147,15 +147,28 @@ def _paints(strategy_id: str, role: str) -> bool:
 
 
 def target_for(strategy_id: str, form: Mapping[str, Any], catalog: Catalog) -> str:
-    """The painter that a strategy gets: the chosen one of its kind where that can do what it asks, else the first."""
+    """The painter that a strategy gets: the chosen one of its kind where that can do what it asks, else the first.
+
+    A painter can if there are models for the other roles beside it.
+    """
     found = strategies().get(strategy_id)
     if found is None:
         return ""
     described = found.describe()
-    able = [e.id for e in knobs.models_for(catalog, described["roles"]["target"], modality="image")]
+    helpers = [role for role in found.roles if role != "target"]
+    models = knobs.models_for(catalog, described["roles"]["target"], modality="image")
+    able = [e.id for e in models if all(_has(catalog, role, e.id) for role in helpers)]
     chosen = form.get(f"model_{described['protocol']}") or ""
     known, whole = {e.id for e in catalog.entries()}, chosen.partition("@")[0]
     return chosen if whole in able or (chosen and whole not in known) else next(iter(able), chosen)
+
+
+def _has(catalog: Catalog, role: str, target: str) -> bool:
+    """Whether there is a model that usually plays a role beside a target."""
+    try:
+        return bool(catalog.default(role, target))
+    except UserError:
+        return False
 
 
 def guided(model: str, scale: float) -> str:
