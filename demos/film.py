@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         browser.close()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     times = [MILLISECONDS] * (len(frames) - 1) + [MILLISECONDS * HOLD]
-    frames[0].save(args.out, save_all=True, append_images=frames[1:], duration=times, loop=0, quality=60, method=6)
+    frames[0].save(args.out, save_all=True, append_images=frames[1:], duration=times, loop=0, quality=25, method=6)
     print(f"{args.out}: {len(frames)} frames, {args.out.stat().st_size / 1e6:.1f} MB")
     return 0
 

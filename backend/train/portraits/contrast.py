@@ -146,7 +146,7 @@ def painted(model: Llama, reference: Llama, folder: Path, pictures: int) -> dict
 def save(job: ContrastJob, model: Llama, reference: Llama, pictures: int, held: int = HELD) -> None:
     """Write the model and its card, with everything measured."""
     path = job.out / f"{NAME}.safetensors"
-    save_own(path, model)
+    save_own(path, model, bits=6)
     shipped = read_own(path, job.device)  # what ships is measured, in its rounded weights
     assert isinstance(shipped, Llama)
     recipe = job.recipe
