@@ -41,7 +41,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     portrait = painting.EXAMPLES[0]
     pictures = record_pictures(PainterCatalog(), portrait, ["confidence", "next_scale"], 1)  # type: ignore[arg-type]
     save_race(pictures, folder / f"race-image-{portrait.kind}.json.gz", LABEL)
-    demo = app.build(Lab(PainterCatalog(0.02, load_seconds=0.3)))  # type: ignore[arg-type]
+    demo = app.build(Lab(PainterCatalog(0.06, load_seconds=0.3)))  # type: ignore[arg-type]
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.options())
     yield address
     demo.close()
