@@ -83,6 +83,7 @@ def test_stop_keeps_the_picture_so_far(visit: Visit) -> None:
     page.wait_for_function(
         "!DecodingLab.race('image').value.recorded && DecodingLab.race('image').lanes[0].steps.length > 3"
     )
+    page.wait_for_selector("#image-stop:not([disabled])")
     page.keyboard.press("Escape")
     page.wait_for_selector(BOARD + LANE.format(1) + '[data-state="stopped"]')
     assert 0 < painted(visit, 1) < 1
