@@ -65,6 +65,7 @@ def test_run_compare_and_paint_over(visit: Visit) -> None:
     page.focus(".dl-wipe-frame input")
     page.keyboard.press("ArrowRight")
     assert page.input_value(".dl-wipe-frame input") == "0.51"
+    page.wait_for_selector("#image-run:not([disabled])")
     page.click("button:has-text('Paint over a part of a picture')")
     page.select_option(".dl-brush select", "1")
     page.locator(".dl-brush canvas").click(position={"x": 60, "y": 60})
