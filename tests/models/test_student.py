@@ -218,8 +218,7 @@ def test_the_catalog_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
 
 
 def test_the_shipped_student_tells_laws_and_follows_the_noise() -> None:
-    if not card(STUDENT):
-        pytest.skip(builds(STUDENT))
+    assert card(STUDENT), f"the student ships; build it with: {builds(STUDENT)}"
     model = Catalog("cpu", "float32").get(STUDENT)
     session = model.open(DistilledSession, model.codec.encode(PROMPT), PLAIN, Meter(), 1)
     first, other = (Seeded(seed).noise((model.context, session.dims)) for seed in (1, 2))
