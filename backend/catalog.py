@@ -24,10 +24,12 @@ from typing import Any
 
 import torch
 
+from backend import forecasters
 from backend.entries import ASSETS as ASSETS
 from backend.entries import BLOCKS as BLOCKS
 from backend.entries import CODEC as CODEC
 from backend.entries import DRAFT as DRAFT
+from backend.entries import FORECASTERS as FORECASTERS
 from backend.entries import HEADS as HEADS
 from backend.entries import HUB as HUB
 from backend.entries import JUDGE as JUDGE
@@ -115,6 +117,8 @@ class Catalog:
             return MASKED
         if protocol is DistilledSession:
             return STUDENT
+        if protocol in forecasters.TARGETS:
+            return forecasters.TARGETS[protocol]
         if base(protocol) is ScaleSession:
             more: dict[type, str] = {
                 FlexibleSession: "house/portraits-flex",
@@ -127,6 +131,8 @@ class Catalog:
         """The model that usually plays a role beside a target. Raises UserError if there is none."""
         whole, scale = target.partition("@")[0], GUIDANCE.search(target)
         guidance = scale.group() if scale else ""  # a draft of a guided model is guided too
+        if whole in FORECASTERS:
+            return forecasters.partner(role, whole)
         if role == "twin":
             return f"{whole}@{TWIN}{guidance}"
         if role == "verifier" and (whole in PORTRAITS or whole in PAINTERS):
@@ -214,6 +220,8 @@ class Catalog:
             from backend.models.student import load_student
 
             return load_student(STUDENT, ASSETS / f"{STUDENT}.safetensors", DTYPES[self.dtype], self.device)
+        if model_id in FORECASTERS:
+            return forecasters.load(model_id, self.device)
         if model_id in SCALES:
             from backend.models.scales import load_scales
 

@@ -74,6 +74,32 @@ SCALES = {  # our models of the maps of portraits: title, protocol, what it is, 
 }
 REFINER = "house/portraits-scales-small"
 OTHER_MAPS = ("house/portraits-flex", "house/portraits-bands")  # which it cannot go on from
+FORECASTERS = {  # our models of series: title, protocol, what it is, how it is built
+    "house/forecaster": (
+        *("Forecaster", "lookahead", "Continues a series 16 steps at a time: normal laws of patches, and quantiles."),
+        "patches --model target",
+    ),
+    "house/forecaster-8": (
+        *("Forecaster, patches of 8", "lookahead", "The same with patches of 8 steps, which are easier to draft."),
+        "patches --model target-8",
+    ),
+    "house/forecaster-draft": (
+        *("Forecaster draft", "paths", "Draft model of the forecaster, distilled from it."),
+        "patches --model draft",
+    ),
+    "house/series-tokens": (
+        *("Series as tokens", "causal", "Continues a series one value at a time, as one of 512 tokens."),
+        "tokens --model target",
+    ),
+    "house/series-tokens-draft": (
+        *("Series as tokens, draft", "causal", "Draft model of the series written in tokens."),
+        "tokens --model draft",
+    ),
+    "house/series-masked": (
+        *("Series as masked tokens", "masked", "Fills any steps of a series in any order."),
+        "tokens --model masked",
+    ),
+}
 HUB = "hub/HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model where the package is missing, as on a Space
 
 
@@ -113,6 +139,7 @@ def entries() -> list[Entry]:
         *(_house(model_id, title, "causal", about, "image") for model_id, (title, about) in PORTRAITS.items()),
         *(_house(model_id, title, protocol, about, "image") for model_id, (title, protocol, about) in PAINTERS.items()),
         *(_house(model_id, *told[:3], "image") for model_id, told in SCALES.items()),
+        *(_house(model_id, *told[:3], "series") for model_id, told in FORECASTERS.items()),
         _house(
             VERIFIER,
             "Portrait verifier",
@@ -212,6 +239,8 @@ def builds(model_id: str) -> str:
         return f"python -m backend.train.portraits.raster --model {'draft' if name.endswith('-draft') else 'target'}"
     if model_id in SCALES:
         return f"python -m backend.train.portraits.scales --model {SCALES[model_id][3]}"
+    if model_id in FORECASTERS:
+        return f"python -m backend.train.forecast.{FORECASTERS[model_id][3]}"
     if model_id in PAINTERS:
         return f"python -m backend.train.portraits.{name.removeprefix('portraits-')}"
     if model_id in HEADS.values():

@@ -1,10 +1,11 @@
-"""Train the painters of maps: `python -m backend.train.portraits.scales --model target|small|markov|mask|flex|bands`.
+"""Train the painters of maps: `python -m backend.train.portraits.scales --model NAME`.
 
 `target` is house/portraits-scales, a block-causal model of all maps of a pyramid, and `small` the same with a sixth of
 the weights, which may go on from its maps. `markov` sees the sum so far alone; `mask` gives it a branch that draws
 masked cells of a map again, with everything else as it was: of the cells of every map an even random share is masked.
-`flex` has maps that are pictures, and trains on random lists of them; `bands` is `target` on maps of frequency bands.
-`markov`, `flex` and `bands` begin with the weights of `target`, which knows the portraits already.
+`flex` has maps that are pictures, and trains on random lists of them, as does the smaller `flex-small`; `bands` is
+`target` on maps of frequency bands. `markov`, `flex` and `bands` begin with the weights of `target`, which knows the
+portraits already, and `flex-small` with those of `small`.
 
 Portraits and what is left open of their conditions are those of `raster`, drawn without end. The loss is the mean
 cross-entropy of all tokens of all maps. `--device cpu` trains with two processes of one thread, bfloat16
@@ -51,10 +52,12 @@ SIZES = {
     "markov": replace(_base, markov=True),
     "mask": replace(_base, markov=True, redraws=2),
     "flex": replace(_base, kind="flat"),
+    "flex-small": replace(_base, kind="flat", dim=80, num_layers=2, num_heads=4, ffn_dim=200),
     "bands": replace(_base, kind="fft"),
 }
-STEPS = {"target": 1500, "small": 1000, "markov": 300, "mask": 250, "flex": 400, "bands": 400}  # on CPUs
-MINUTES = {"target": 30, "small": 6, "markov": 6, "mask": 5, "flex": 7, "bands": 8}
+# On CPUs.
+STEPS = {"target": 1500, "small": 1000, "markov": 300, "mask": 250, "flex": 400, "flex-small": 700, "bands": 400}
+MINUTES = {"target": 30, "small": 6, "markov": 6, "mask": 5, "flex": 7, "flex-small": 4, "bands": 8}
 RECIPES = {
     device: {
         which: replace(each["target"], steps=steps * each["target"].steps // RASTER["cpu"]["target"].steps)
@@ -64,15 +67,18 @@ RECIPES = {
 }
 NAMES = {
     **{"target": "portraits-scales", "small": "portraits-scales-small", "markov": "portraits-markov"},
-    **{"mask": "portraits-redraw", "flex": "portraits-flex", "bands": "portraits-bands"},
+    **{"mask": "portraits-redraw", "flex": "portraits-flex", "flex-small": "portraits-flex-small"},
+    **{"bands": "portraits-bands"},
 }
-STARTS = {"markov": "target", "flex": "target", "bands": "target", "mask": "markov"}  # whose weights it begins with
+# Whose weights it begins with.
+STARTS = {"markov": "target", "flex": "target", "flex-small": "small", "bands": "target", "mask": "markov"}
 WHAT = {
     "target": "Small model that paints described portraits of 16x16 pixels map by map, coarse to fine.",
     "small": "Smaller model of the maps of house/portraits-scales, which may paint the last of them.",
     "markov": "Model of the maps of house/portraits-scales that sees their sum alone and keeps nothing between calls.",
     "mask": "house/portraits-markov with a branch that draws masked cells of a map again.",
     "flex": "Small model that paints described portraits map by map, each map the whole picture at its size.",
+    "flex-small": "Smaller model of the maps of house/portraits-flex, which may paint the last of them.",
     "bands": "Small model that paints described portraits band by band, low frequencies first.",
 }
 
@@ -108,7 +114,7 @@ class MapDraws(Draws):
         conditions_BA, cells_BL = super().batch(at)
         canvas_BL = torch.from_numpy(self.pyramid.encode(CODEC.tokenizer.decode(cells_BL.numpy())))
         rng = np.random.default_rng([self.recipe.seed, self.rank, at, 2])
-        if self.model == "flex":
+        if self.model in ("flex", "flex-small"):
             return conditions_BA, canvas_BL, torch.from_numpy(some_maps(len(self.pyramid.sizes), rng))
         if self.model == "mask":
             return conditions_BA, canvas_BL, torch.from_numpy(self.masked(len(canvas_BL), rng))

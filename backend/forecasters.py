@@ -1,0 +1,48 @@
+"""House models of series: which module loads which, the usual target of a protocol, and who drafts for whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from backend.entries import ASSETS, FORECASTERS, builds
+from backend.errors import UserError
+from backend.protocols import BandSession, ForecastSession, LookaheadSession, Model, PathSession
+
+TARGETS: dict[type, str] = {  # the model to use where none is named
+    ForecastSession: "house/forecaster",
+    PathSession: "house/forecaster",
+    LookaheadSession: "house/forecaster",
+    BandSession: "house/forecaster",
+}
+PARTNERS: dict[tuple[str, str], str] = {  # by role and target
+    ("draft", "house/forecaster"): "house/forecaster-draft",
+    ("draft", "house/series-tokens"): "house/series-tokens-draft",
+}
+
+
+def partner(role: str, target: str) -> str:
+    """The model that usually plays a role beside a house model of series. Raises UserError if there is none."""
+    if (role, target) not in PARTNERS:
+        raise UserError(f"There is no {role.replace('_', ' ')} model for {target}; pick a model that has one.")
+    return PARTNERS[role, target]
+
+
+def load(model_id: str, device: torch.device) -> Model:
+    """A house model of series. Raises UserError where its weights are not there."""
+    path = _weights(model_id)
+    if model_id.startswith("house/series-tokens") or model_id == "house/series-masked":
+        from backend.models.series_tokens import load_series_tokens
+
+        return load_series_tokens(model_id, path, device)
+    from backend.models.forecaster import load_forecaster
+
+    return load_forecaster(model_id, path, device)
+
+
+def _weights(model_id: str) -> Path:
+    path = ASSETS / f"{model_id}.safetensors"
+    if model_id not in FORECASTERS or not path.exists():
+        raise UserError(f"{model_id} is not in assets/house; build it with: {builds(model_id)}")
+    return path
