@@ -50,6 +50,7 @@ bench: $(STAMP)
 	$(BIN)/python -m backend.bench --tab text --model local/smollm2-135m --dtype bfloat16 --peer transformers \
 	  --json assets/bench/text.json
 	$(BIN)/python -m backend.bench --tab image --json assets/bench/image.json
+	$(BIN)/python -m backend.bench --tab forecasting --threads 2 --json assets/bench/forecasting.json
 	$(MAKE) readme
 
 # Write the generated parts of the README.
@@ -57,6 +58,7 @@ readme: $(STAMP)
 	$(BIN)/python -m backend.registry --write README.md
 	$(BIN)/python -m backend.bench --report assets/bench/text.json --write README.md
 	$(BIN)/python -m backend.bench --report assets/bench/image.json --write README.md
+	$(BIN)/python -m backend.bench --report assets/bench/forecasting.json --write README.md
 	$(BIN)/python -m backend.findings --write README.md
 
 # Record the first screens with the real models, then film it for the README.

@@ -3,6 +3,7 @@
     python -m backend.bench --tab text --model local/smollm2-135m --strategies speculative,prompt_lookup \\
         --prompts 20 --new-tokens 64 --temperature 0 --repeats 3 --peer transformers --json OUT
     python -m backend.bench --tab image --json OUT    (see `image_bench`)
+    python -m backend.bench --tab forecasting --json OUT    (see `forecast_bench`)
 
 Every lane is warmed up; a repeat runs all prompts, each prompt through all lanes in turn; times are medians over
 repeats with their quartiles. Ratios are taken within a repeat, so that a slow moment hits both sides.
@@ -20,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from backend import image_bench, image_report
+from backend import forecast_bench, forecast_table, image_bench, image_report
 from backend.bench_lanes import BARE as BARE
 from backend.bench_lanes import BASELINE as BASELINE
 from backend.bench_lanes import PROMPTS as PROMPTS
@@ -180,6 +181,14 @@ def _runnable(catalog: Catalog, model: Model) -> list[str]:
 TABS: Mapping[str, Mapping[str, Any]] = {  # what an argument is that is left out
     "text": {"model": LOCAL, "prompts": "20", "new_tokens": 64, "temperature": 0.0, "repeats": 3},
     "image": {"model": image_bench.PAINTER, "prompts": "12", "new_tokens": None, "temperature": 1.0, "repeats": 1},
+    "forecasting": {"model": "", "prompts": "6", "new_tokens": None, "temperature": 1.0, "repeats": 2},
+}
+TABLES = {"image": image_report.table, "forecasting": forecast_table.table}
+TEXT_ONLY = ("counts", "peer", "draft", "new_tokens")
+FOREIGN: Mapping[str, Sequence[str]] = {  # arguments that a tab does not read
+    "text": ("resume",),
+    "image": TEXT_ONLY,
+    "forecasting": (*TEXT_ONLY, "model", "kinds"),
 }
 
 
@@ -189,7 +198,7 @@ def settle(args: argparse.Namespace) -> None:
         raise UserError(
             f"There is no bench for the tab {args.tab!r} yet; the tabs that have one are: {', '.join(TABS)}."
         )
-    for name in ("counts", "peer", "draft", "new_tokens") if args.tab == "image" else ("resume",):
+    for name in FOREIGN[args.tab]:
         if getattr(args, name):
             raise UserError(f"--{name.replace('_', '-')} is not for the tab {args.tab!r}; leave it out.")
     for name, value in TABS[args.tab].items():
@@ -205,6 +214,8 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
     catalog = Catalog(device=args.device, dtype=args.dtype, threads=args.threads)
     if args.tab == "image":
         return image_bench.bench(args, catalog, tell)
+    if args.tab == "forecasting":
+        return forecast_bench.bench(args, catalog, tell)
     prompts = read_prompts(args.prompts, args.kinds.split(",") if args.kinds else ())
     model = catalog.get(args.model)
     names = args.strategies.split(",") if args.strategies else _runnable(catalog, model)
@@ -281,6 +292,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--counts", action="store_true", help="measure no times; every repeat has other seeds")
     parser.add_argument("--peer", choices=["transformers"], help="also time another library's counterparts")
     image_bench.add_arguments(parser)
+    forecast_bench.add_arguments(parser)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write {environment, rows} here")
     parser.add_argument("--report", type=Path, metavar="FILE", help="measure nothing; print a result written by --json")
     parser.add_argument("--write", type=Path, metavar="README", help="with --report: put the tables into this file")
@@ -294,8 +306,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\n{error}", file=sys.stderr)
         return 2
     print(file=sys.stderr)
-    if args.tab == "image":
-        print(image_report.table(result["rows"]))
+    if args.tab in TABLES:
+        print(TABLES[args.tab](result["rows"]))
     else:
         print((counts_table if args.counts else table)(result["rows"]))
     for name, ratio in result.get("over_peer", {}).items():

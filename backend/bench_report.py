@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backend import image_report
+from backend import forecast_table, image_report
 from backend.documents import is_current, marks, write
 from backend.errors import UserError
 
 TABLE = marks("bench", "python -m backend.bench --report assets/bench/text.json --write README.md")
 IMAGES = marks("bench-image", "python -m backend.bench --report assets/bench/image.json --write README.md")
+FORECASTS = marks(
+    "bench-forecasting", "python -m backend.bench --report assets/bench/forecasting.json --write README.md"
+)
+REPORTS = {"image": (IMAGES, image_report.report), "forecasting": (FORECASTS, forecast_table.report)}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -90,8 +94,8 @@ def show(source: Path | None, target: Path | None, check: Path | None) -> int:
     if source is None or not source.is_file():
         raise UserError(f"--report must name a result written by --json, but {source or 'nothing'} was given.")
     result = json.loads(source.read_text(encoding="utf-8"))
-    images = result["environment"].get("tab") == "image"
-    part, text = (IMAGES, image_report.report(result)) if images else (TABLE, report(result))
+    part, made = REPORTS.get(result["environment"].get("tab", "text"), (TABLE, report))
+    text = made(result)
     if check:
         current = is_current(check, part, text)
         print(f"{check} is up to date." if current else f"{check} is out of date: run with --write {check}")

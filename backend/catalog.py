@@ -24,21 +24,23 @@ from typing import Any
 
 import torch
 
-from backend import forecasters
+from backend import forecasters, painters
 from backend.entries import ASSETS as ASSETS
 from backend.entries import BLOCKS as BLOCKS
+from backend.entries import COARSE as COARSE
 from backend.entries import CODEC as CODEC
 from backend.entries import DRAFT as DRAFT
+from backend.entries import EAGLE as EAGLE
+from backend.entries import FLEX as FLEX
 from backend.entries import FORECASTERS as FORECASTERS
 from backend.entries import HEADS as HEADS
 from backend.entries import HUB as HUB
 from backend.entries import JUDGE as JUDGE
 from backend.entries import LOCAL as LOCAL
 from backend.entries import MASKED as MASKED
-from backend.entries import OTHER_MAPS as OTHER_MAPS
 from backend.entries import PAINTERS as PAINTERS
 from backend.entries import PORTRAITS as PORTRAITS
-from backend.entries import REFINER as REFINER
+from backend.entries import REFINERS as REFINERS
 from backend.entries import SCALES as SCALES
 from backend.entries import SORTED as SORTED
 from backend.entries import STORE as STORE
@@ -54,8 +56,6 @@ from backend.models.local import PACKAGE
 from backend.protocols import (
     PROTOCOL_NAMES,
     CausalSession,
-    DistilledSession,
-    FlexibleSession,
     MaskedSession,
     Model,
     RedrawingSession,
@@ -68,8 +68,6 @@ Progress = Callable[[str, float], None]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HUB_ID = re.compile(r"hub/[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
-REFINED = re.compile(r"@refine=([0-9]{1,3}(?:\.[0-9]{1,4})?)$", re.ASCII)
-GUIDANCE = re.compile(r"@cfg=([0-9]{1,3}(?:\.[0-9]{1,4})?)$", re.ASCII)
 TWIN = "skip"  # what self-speculation drafts with by default: a third of the layers left out
 
 
@@ -115,21 +113,17 @@ class Catalog:
             return LOCAL if importlib.util.find_spec(PACKAGE) else HUB
         if base(protocol) is MaskedSession:
             return MASKED
-        if protocol is DistilledSession:
-            return STUDENT
+        if protocol in painters.TARGETS:
+            return painters.TARGETS[protocol]
         if protocol in forecasters.TARGETS:
             return forecasters.TARGETS[protocol]
         if base(protocol) is ScaleSession:
-            more: dict[type, str] = {
-                FlexibleSession: "house/portraits-flex",
-                RedrawingSession: "house/portraits-redraw",
-            }
-            return more.get(protocol, "house/portraits-scales")
+            return "house/portraits-redraw" if protocol is RedrawingSession else FLEX
         raise UserError(f"There is no {PROTOCOL_NAMES[protocol]} model yet; name one under the role 'target'.")
 
     def default(self, role: str, target: str) -> str:
         """The model that usually plays a role beside a target. Raises UserError if there is none."""
-        whole, scale = target.partition("@")[0], GUIDANCE.search(target)
+        whole, scale = target.partition("@")[0], painters.GUIDANCE.search(target)
         guidance = scale.group() if scale else ""  # a draft of a guided model is guided too
         if whole in FORECASTERS:
             return forecasters.partner(role, whole)
@@ -137,8 +131,10 @@ class Catalog:
             return f"{whole}@{TWIN}{guidance}"
         if role == "verifier" and (whole in PORTRAITS or whole in PAINTERS):
             return VERIFIER
-        if role == "refiner" and whole in SCALES and whole not in OTHER_MAPS:
-            return f"{REFINER}{guidance}"
+        if role == "feature_draft" and whole == painters.PAINTER:
+            return EAGLE
+        if role == "refiner" and whole in REFINERS:
+            return f"{REFINERS[whole]}{guidance}"
         if whole in TALES or whole in PORTRAITS or whole in PAINTERS or whole in SCALES:
             if role == "draft" and whole not in PAINTERS and whole not in SCALES:
                 return f"house/portraits-draft{guidance}" if whole in PORTRAITS else "house/tales-draft"
@@ -197,9 +193,9 @@ class Catalog:
     def _load(self, model_id: str, progress: Progress) -> Model:
         base, at, variant = model_id.rpartition("@")
         if at and variant.startswith("refine"):
-            return self._load_refined(model_id, base, progress)
+            return painters.load_refined(model_id, base, self._shelf(progress))
         if at and variant.startswith("cfg"):
-            return self._load_guided(model_id, base, progress)
+            return painters.load_guided(model_id, base, self._shelf(progress))
         if at:
             return self._load_twin(model_id, base, variant, progress)
         if model_id == LOCAL:
@@ -208,24 +204,10 @@ class Catalog:
             return self._load_draft(model_id)
         if model_id in TALES:
             return self._load_tales(model_id)
-        if model_id == WEAK:
-            return self._load_weak(progress)
-        if model_id in PORTRAITS:
-            return self._load_portraits(model_id)
-        if model_id == VERIFIER:
-            return self._load_verifier()
-        if model_id == MASKED:
-            return self._load_masked()
-        if model_id == STUDENT:
-            from backend.models.student import load_student
-
-            return load_student(STUDENT, ASSETS / f"{STUDENT}.safetensors", DTYPES[self.dtype], self.device)
+        if model_id in painters.OURS:
+            return painters.load(model_id, self._shelf(progress))
         if model_id in FORECASTERS:
             return forecasters.load(model_id, self.device)
-        if model_id in SCALES:
-            from backend.models.scales import load_scales
-
-            return load_scales(model_id, ASSETS / f"{model_id}.safetensors", DTYPES[self.dtype], self.device)
         if model_id == STORE:
             return self._load_store()
         if model_id == JUDGE:
@@ -238,6 +220,10 @@ class Catalog:
             return load_causal_lm(model_id, DTYPES[self.dtype], self.device, progress)
         known = ", ".join(entry.id for entry in self.entries())
         raise UserError(f"There is no model {model_id!r}; pick one of {known}, or any hub/<owner>/<name>.")
+
+    def _shelf(self, progress: Progress) -> painters.Shelf:
+        """What painters are loaded with."""
+        return painters.Shelf(ASSETS, DTYPES[self.dtype], self.device, lambda model_id: self.get(model_id, progress))
 
     def _load_local(self, progress: Progress) -> Model:
         from backend.codecs.text import TextCodec
@@ -269,84 +255,6 @@ class Catalog:
             raise UserError(f"{model_id} is not in assets/house; build it with: {builds(model_id)}")
         model = load_own(path, DTYPES[self.dtype], self.device, card("house/tales-twin").get("config"))
         return CausalModel(model_id, model, TextCodec.from_folder(ASSETS / "house" / "tales-codec"), model.num_params)
-
-    def _load_portraits(self, model_id: str) -> Model:
-        from backend.codecs.image import ImageCodec
-        from backend.codecs.palette import PaletteTokenizer
-        from backend.models.house.llama import Llama
-        from backend.models.house.own import load_own
-        from backend.models.house.raster import Layout, Raster
-        from backend.models.raster import RasterModel
-
-        path = ASSETS / f"{model_id}.safetensors"
-        if not path.exists():
-            raise UserError(f"{model_id} is not in assets/house; build it with: {builds(model_id)}")
-        llama, codec = load_own(path, DTYPES[self.dtype], self.device), ImageCodec(PaletteTokenizer())
-        assert isinstance(llama, Llama)
-        return RasterModel(model_id, Raster(llama, Layout.of(codec)), codec, llama.num_params)
-
-    def _load_masked(self) -> Model:
-        from backend.codecs.image import ImageCodec
-        from backend.codecs.palette import PaletteTokenizer
-        from backend.models.house.llama import Llama
-        from backend.models.house.masked import Mural
-        from backend.models.house.own import load_own
-        from backend.models.house.raster import Layout
-        from backend.models.masked import MaskedModel
-
-        path = ASSETS / f"{MASKED}.safetensors"
-        if not path.exists():
-            raise UserError(f"{MASKED} is not in assets/house; build it with: {builds(MASKED)}")
-        llama, codec = load_own(path, DTYPES[self.dtype], self.device), ImageCodec(PaletteTokenizer())
-        assert isinstance(llama, Llama)
-        return MaskedModel(MASKED, Mural(llama, Layout.of(codec)), codec, llama.num_params)
-
-    def _load_weak(self, progress: Progress) -> Model:
-        from backend.models.house.reflected import read_reflection
-        from backend.models.raster import RasterModel, reflected
-
-        path = ASSETS / f"{WEAK}.safetensors"
-        if not path.exists():
-            raise UserError(f"{WEAK} is not in assets/house; build it with: {builds(WEAK)}")
-        painter = self.get("house/portraits", progress)
-        assert isinstance(painter, RasterModel)
-        return reflected(painter, read_reflection(path, self.device), WEAK)
-
-    def _load_refined(self, model_id: str, base: str, progress: Progress) -> Model:
-        from backend.models.raster import RasterModel, refined
-
-        omega = REFINED.search(model_id)
-        if omega is None:
-            raise UserError(f"{model_id!r} names no strength; write, for example, {WEAK}@refine=1.5.")
-        whole = self.get(base, progress)
-        if not isinstance(whole, RasterModel):
-            raise UserError(f"{base} has no net that stands for guidance; refine {WEAK}.")
-        return refined(whole, float(omega.group(1)))
-
-    def _load_verifier(self) -> Model:
-        from backend.codecs.image import ImageCodec
-        from backend.codecs.palette import PaletteTokenizer
-        from backend.models.verifier import load_verifier
-
-        path = ASSETS / f"{VERIFIER}.safetensors"
-        if not path.exists():
-            raise UserError(f"{VERIFIER} is not in assets/house; build it with: {builds(VERIFIER)}")
-        return load_verifier(VERIFIER, path, ImageCodec(PaletteTokenizer()), self.device)
-
-    def _load_guided(self, model_id: str, base: str, progress: Progress) -> Model:
-        from backend.models import masked, raster, scales
-
-        whole, scale = self.get(base, progress), GUIDANCE.search(model_id)
-        if not isinstance(whole, raster.RasterModel | masked.MaskedModel | scales.ScaleModel):
-            raise UserError(f"{base} has no conditions to be guided by; guidance is for models of portraits.")
-        if scale is None:
-            raise UserError(f"{model_id!r} names no scale of guidance; write, for example, {base}@cfg=3.")
-        strength = float(scale.group(1))
-        if isinstance(whole, masked.MaskedModel):
-            return masked.guided(whole, strength)
-        if isinstance(whole, scales.ScaleModel):
-            return scales.guided(whole, strength)
-        return raster.guided(whole, strength)
 
     def _load_store(self) -> Model:
         from backend.codecs.text import TextCodec

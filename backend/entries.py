@@ -42,14 +42,21 @@ WEAK = "house/portraits-weak"
 VERIFIER = "house/portrait-verifier"
 MASKED = "house/portraits-masked"
 STUDENT = "house/portraits-student"
+COARSE = "house/portraits-coarse"
+EAGLE = "house/portraits-eagle"
 PAINTERS = {  # our models of the same portraits that paint in another order: title, protocol, what it is
     MASKED: ("Portraits, masked", "grid", "Paints a described portrait of 16x16 pixels, its cells in any order."),
     STUDENT: ("Portraits, one call", "distilled", "Paints in one call what the next-scale painter paints in seven."),
+    COARSE: ("Portraits, coarse to fine", "coarse", "Paints groups of alike colours first, then all colours at once."),
 }
 SCALES = {  # our models of the maps of portraits: title, protocol, what it is, name in training
     "house/portraits-flex": (
         *("Portraits, flexible scales", "flexible", "Paints a described portrait again and again, each time larger."),
         "flex",
+    ),
+    "house/portraits-flex-small": (
+        *("Portraits, flexible scales, small", "flexible", "Paints the same maps with a sixth of the weights."),
+        "flex-small",
     ),
     "house/portraits-scales": (
         *("Portraits, next scale", "scale", "Paints a described portrait map by map, coarse to fine."),
@@ -72,8 +79,13 @@ SCALES = {  # our models of the maps of portraits: title, protocol, what it is, 
         "bands",
     ),
 }
-REFINER = "house/portraits-scales-small"
-OTHER_MAPS = ("house/portraits-flex", "house/portraits-bands")  # which it cannot go on from
+FLEX = "house/portraits-flex"
+REFINERS = {  # who goes on from whose maps
+    FLEX: "house/portraits-flex-small",
+    **dict.fromkeys(
+        ("house/portraits-scales", "house/portraits-markov", "house/portraits-redraw"), "house/portraits-scales-small"
+    ),
+}
 FORECASTERS = {  # our models of series: title, protocol, what it is, how it is built
     "house/forecaster": (
         *("Forecaster", "lookahead", "Continues a series 16 steps at a time: normal laws of patches, and quantiles."),
@@ -99,7 +111,28 @@ FORECASTERS = {  # our models of series: title, protocol, what it is, how it is 
         *("Series as masked tokens", "masked", "Fills any steps of a series in any order."),
         "tokens --model masked",
     ),
+    "house/series-diffusion": (
+        *("Windows of series", "series diffusion", "Tells noise from windows of series; never told what the past is."),
+        "diffusion",
+    ),
+    "house/series-lags": (
+        *("Sparse autoregression", "lags", "A linear map of past values, fitted to each series when it is opened."),
+        "",
+    ),
+    "house/series-space": (
+        *("State space", "loop", "Continues a series by the powers of one matrix, as many steps at once as asked for."),
+        "space",
+    ),
+    "house/series-hierarchy": (
+        *("Hierarchy", "segments", "Continues a series by segments, from four views of it, coarse to fine."),
+        "hierarchy",
+    ),
+    "house/series-segments": (
+        *("Segments in a text model", "examples", "Our model of stories, frozen, with segments of a series for words."),
+        "segments",
+    ),
 }
+FITTED = ("house/series-lags",)  # without weights
 HUB = "hub/HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model where the package is missing, as on a Space
 
 
@@ -140,6 +173,13 @@ def entries() -> list[Entry]:
         *(_house(model_id, title, protocol, about, "image") for model_id, (title, protocol, about) in PAINTERS.items()),
         *(_house(model_id, *told[:3], "image") for model_id, told in SCALES.items()),
         *(_house(model_id, *told[:3], "series") for model_id, told in FORECASTERS.items()),
+        _house(
+            EAGLE,
+            "Portraits eagle layer",
+            "heads",
+            "One layer that continues the hidden states of the painter of portraits.",
+            "image",
+        ),
         _house(
             VERIFIER,
             "Portrait verifier",
@@ -220,10 +260,11 @@ def _on_smollm2() -> list[Entry]:
 
 
 def _house(model_id: str, title: str, protocol: str, about: str, modality: str = "text") -> Entry:
-    """A house model, which is here if its card is."""
+    """A house model, which is here if its card is, or if it needs none."""
     found = card(model_id)
-    why = "" if found else builds(model_id)
-    return Entry(model_id, title, "house", modality, protocol, found.get("num_params"), about, bool(found), why)
+    here = bool(found) or model_id in FITTED
+    why = "" if here else builds(model_id)
+    return Entry(model_id, title, "house", modality, protocol, found.get("num_params"), about, here, why)
 
 
 def builds(model_id: str) -> str:
@@ -241,7 +282,7 @@ def builds(model_id: str) -> str:
         return f"python -m backend.train.portraits.scales --model {SCALES[model_id][3]}"
     if model_id in FORECASTERS:
         return f"python -m backend.train.forecast.{FORECASTERS[model_id][3]}"
-    if model_id in PAINTERS:
+    if model_id in PAINTERS or model_id == EAGLE:
         return f"python -m backend.train.portraits.{name.removeprefix('portraits-')}"
     if model_id in HEADS.values():
         return f"python -m backend.train.smollm2_heads --kind {name.removeprefix('smollm2-')}"

@@ -1,4 +1,4 @@
-"""What the benchmarks found, and which image models are here: `python -m backend.findings --write README.md`.
+"""What the benchmarks found, and which models are here: `python -m backend.findings --write README.md`.
 
 Nothing is measured here: the lines are made from the files that the benchmarks wrote into assets/bench, and from the
 catalog's entries.
@@ -13,15 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backend import image_report
+from backend import forecast_table, image_report
 from backend.catalog import ASSETS
 from backend.documents import is_current, marks, write
 from backend.entries import Entry, entries
 from backend.errors import UserError
+from backend.offers import series_entries, strategies_for
 from backend.protocols import PROTOCOL_NAMES, CausalSession, MaskedSession, ScaleSession, base
 
 COMMAND = "python -m backend.findings --write README.md"
 TABLE, FIGURES, MODELS = (marks(name, COMMAND) for name in ("findings", "image-figures", "image-models"))
+FORECAST_FIGURES, FORECAST_MODELS = (marks(name, COMMAND) for name in ("forecast-figures", "forecast-models"))
 FOLDER = ASSETS / "bench"
 Result = Mapping[str, Any]
 PICTURES = {  # what paints, by the protocol of its target
@@ -150,9 +152,44 @@ def painters(known: Sequence[Entry] | None = None) -> str:
     return told.strip()
 
 
+def forecast_figures(folder: Path = FOLDER) -> str:
+    """The same of the forecasting tab."""
+    path = folder / "forecasting.json"
+    if not path.is_file():
+        return forecast_table.MISSING
+    return forecast_table.figures(json.loads(path.read_text(encoding="utf-8")))
+
+
+def forecasters(known: Sequence[Entry] | None = None) -> str:
+    """The models of series that are here, each with the strategies that continue a series with it."""
+    every = series_entries(known)
+    here, away = [e for e in every if e.available], [e for e in every if not e.available]
+    if not here:
+        return "There is no model of series yet; what forecasts is proven on toy models."
+    told = [f"`{entry.id}` ({_served(entry)})" for entry in here]
+    text = f"Models of series that are here, with what continues a series with each: {'; '.join(told)}."
+    if away:
+        text += f" Not built yet: {', '.join(f'`{entry.id}`' for entry in away)}."
+    return text
+
+
+def _served(entry: Entry) -> str:
+    """The strategies of a model in a few words: those of tokens by their family, of which there are many."""
+    kind: Any = base(next(p for p, name in PROTOCOL_NAMES.items() if name == entry.protocol))
+    if kind in PICTURES:
+        return PICTURES[kind]
+    return ", ".join(f"`{s.id}`" for s in strategies_for(entry)) or "none yet"
+
+
 def parts() -> dict[tuple[str, str], str]:
     """The generated parts of the README, by their marks."""
-    return {TABLE: table(), FIGURES: figures(), MODELS: painters()}
+    return {
+        TABLE: table(),
+        FIGURES: figures(),
+        MODELS: painters(),
+        FORECAST_FIGURES: forecast_figures(),
+        FORECAST_MODELS: forecasters(),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,15 +6,31 @@ from pathlib import Path
 
 import torch
 
-from backend.entries import ASSETS, FORECASTERS, builds
+from backend.entries import ASSETS, FITTED, FORECASTERS, builds
 from backend.errors import UserError
-from backend.protocols import BandSession, ForecastSession, LookaheadSession, Model, PathSession
+from backend.protocols import (
+    BandSession,
+    ExampleSession,
+    ForecastSession,
+    LagsSession,
+    LookaheadSession,
+    LoopSession,
+    Model,
+    PathSession,
+    SegmentSession,
+    SeriesDiffusionSession,
+)
 
 TARGETS: dict[type, str] = {  # the model to use where none is named
     ForecastSession: "house/forecaster",
     PathSession: "house/forecaster",
     LookaheadSession: "house/forecaster",
     BandSession: "house/forecaster",
+    LagsSession: "house/series-lags",
+    LoopSession: "house/series-space",
+    SegmentSession: "house/series-hierarchy",
+    ExampleSession: "house/series-segments",
+    SeriesDiffusionSession: "house/series-diffusion",
 }
 PARTNERS: dict[tuple[str, str], str] = {  # by role and target
     ("draft", "house/forecaster"): "house/forecaster-draft",
@@ -31,7 +47,27 @@ def partner(role: str, target: str) -> str:
 
 def load(model_id: str, device: torch.device) -> Model:
     """A house model of series. Raises UserError where its weights are not there."""
+    if model_id in FITTED:
+        from backend.models.series_lags import LagsModel
+
+        return LagsModel(model_id)
     path = _weights(model_id)
+    if model_id == "house/series-space":
+        from backend.models.series_space import load_series_space
+
+        return load_series_space(model_id, path, device)
+    if model_id == "house/series-hierarchy":
+        from backend.models.series_hierarchy import load_series_hierarchy
+
+        return load_series_hierarchy(model_id, path, device)
+    if model_id == "house/series-segments":
+        from backend.models.series_segments import load_series_segments
+
+        return load_series_segments(model_id, path, device)
+    if model_id == "house/series-diffusion":
+        from backend.models.series_diffusion import load_series_diffusion
+
+        return load_series_diffusion(model_id, path, device)
     if model_id.startswith("house/series-tokens") or model_id == "house/series-masked":
         from backend.models.series_tokens import load_series_tokens
 

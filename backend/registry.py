@@ -247,7 +247,10 @@ def _answer(args: argparse.Namespace) -> int:
     elif args.write:
         write(args.write, TABLE, table())
     elif args.json:
-        print(json.dumps([s.describe() for s in strategies().values()], indent=1))
+        from backend.offers import series_models  # it reads the registry
+
+        listed = [{**s.describe(), "series_models": series_models(s)} for s in strategies().values()]
+        print(json.dumps(listed, indent=1))
     elif args.table:
         print(table())
     else:

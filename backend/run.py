@@ -17,7 +17,7 @@ from backend.catalog import Catalog, default_catalog
 from backend.chance import Ask, Seeded
 from backend.errors import UserError
 from backend.meter import Meter
-from backend.protocols import PROTOCOL_NAMES, Model
+from backend.protocols import PROTOCOL_NAMES, Model, Prompt
 from backend.registry import Strategy, compatible, find
 from backend.trace import Trace
 from backend.types import Request, Step
@@ -73,6 +73,7 @@ class Run(Iterator[Step]):
             prompt=prompt.tokens,
             pieces=self._pieces,
             environment=catalog.environment(),
+            scale=_scale_of(prompt),
         )
         self._end = ""
 
@@ -208,6 +209,15 @@ def _check_models(strategy: Strategy, models: dict[str, Model]) -> None:
                 f"{model.id} cannot be the {role} of {target.id} because their tokenizers differ; "
                 f"pick a {role} with the tokenizer of {target.id}."
             )
+
+
+def _scale_of(prompt: Prompt) -> dict[str, float]:
+    """What the numbers of a series are written in, so that its trace can be read without its model."""
+    scale = prompt.extras.get("scale")
+    if scale is None:
+        return {}
+    length = len(prompt.extras["context"])
+    return {"location": scale.location, "spread": scale.spread, "bent": float(scale.bent), "context": float(length)}
 
 
 def _check_room(num_prompt: int, budget: int, models: dict[str, Model]) -> None:

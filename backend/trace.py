@@ -75,7 +75,8 @@ class Trace:
     environment: device, dtype, threads, versions; the request holds models and knobs as
     resolved. end: "" while running, then "budget",
     "end token", "stopped" or "error: <sentence>". worth: measures of the finished output that no run pays for, such as
-    log_likelihood (nats a token under the target at temperature 1).
+    log_likelihood (nats a token under the target at temperature 1). scale: of a series, what its numbers are written in:
+    location, spread, bent (0 or 1), and how many steps of context it was taken from; empty for everything else.
     """
 
     request: Request
@@ -85,6 +86,7 @@ class Trace:
     steps: tuple[Step, ...] = ()
     end: str = ""
     worth: Mapping[str, float] = field(default_factory=dict)
+    scale: Mapping[str, float] = field(default_factory=dict)
 
     def replay(self, num_steps: int | None = None) -> list[int]:
         """The canvas after the first `num_steps` steps (all if None): prompt and committed tokens, -1 where open."""
@@ -142,6 +144,7 @@ class Trace:
             "steps": [_step_to_json(step) for step in self.steps],
             "end": self.end,
             **({"worth": dict(self.worth)} if self.worth else {}),
+            **({"scale": dict(self.scale)} if self.scale else {}),
         }
 
     @staticmethod
@@ -159,6 +162,7 @@ class Trace:
                 steps=tuple(_step_from_json(i, step) for i, step in enumerate(data["steps"])),
                 end=str(data["end"]),
                 worth={str(name): float(x) for name, x in data.get("worth", {}).items()},
+                scale={str(name): float(x) for name, x in data.get("scale", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"This is not a trace of Decoding Lab ({error}); export one with Download JSON.") from error

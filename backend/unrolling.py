@@ -202,6 +202,41 @@ def filled(series_CT: Tensor) -> Tensor:
     return y_T[torch.where(at_T < 0, int(known_T.long().argmax()), at_T)]
 
 
+def past_windows(series_T: Tensor, length: int, answer: int) -> Tensor:
+    """Stretches [N, length] of a series without gaps whose question, all but the last `answer` values, lies in front of
+    the question that the end of the series asks. Row n begins at step n.
+    """
+    asked = length - answer
+    count = len(series_T) - max(2 * asked, length) + 1
+    return series_T.unfold(0, length, 1)[:count] if count > 0 else series_T.new_empty(0, length)
+
+
+def shape_distances(windows_NX: Tensor, series_T: Tensor, answer: int) -> Tensor:
+    """How far the question of each window is from the end of the series, each from its mean in its deviations. [N]"""
+    asked = windows_NX.shape[1] - answer
+    shapes_NX = torch.cat((windows_NX[:, :asked], series_T[None, -asked:]))
+    away_NX = shapes_NX - shapes_NX.mean(1, keepdim=True)
+    shapes_NX = away_NX / away_NX.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
+    return (shapes_NX[:-1] - shapes_NX[-1]).square().mean(1).sqrt()
+
+
+def first_windows(order_N: Tensor, count: int, length: int, answer: int) -> list[int]:
+    """The first `count` windows of an order that begin at least `answer` steps from each other, the best one last.
+
+    Raises UserError where there are fewer.
+    """
+    out: list[int] = []
+    for i in order_N.tolist():
+        if len(out) < count and all(abs(i - j) >= answer for j in out):
+            out.append(i)
+    if len(out) < count:
+        raise UserError(
+            f"{count} examples of {length} steps were asked for, but the series has room for {len(out)} in front of "
+            f"its last {length - answer} steps; take fewer, or a longer series."
+        )
+    return out[::-1]
+
+
 def widths(law: PatchLaw) -> Tensor:
     """Standard deviation of every value of a patch: norms of the rows of its factor. [..., P]"""
     return law.tril_NPP.square().sum(-1).sqrt()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from demos import about, gallery, image, text
+from demos import about, forecasting, gallery, image, text
 
-TABS: tuple[ModuleType, ...] = (text, image, gallery)
+TABS: tuple[ModuleType, ...] = (text, image, forecasting, gallery)
 ASIDE: tuple[ModuleType, ...] = (about,)  # at the right end of the tab line

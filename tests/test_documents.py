@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import bench_report, findings, image_report, registry
+from backend import bench_report, findings, forecast_table, image_report, registry
 from backend.documents import inside, is_current, marks, write
 from backend.errors import UserError
 
@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BENCH = ROOT / "assets" / "bench" / "text.json"
 IMAGES = ROOT / "assets" / "bench" / "image.json"
+FORECASTS = ROOT / "assets" / "bench" / "forecasting.json"
 
 
 def code_blocks() -> list[str]:
@@ -31,6 +32,10 @@ def test_tables_are_current() -> None:
         assert is_current(README, part, text), "run python -m backend.findings --write README.md"
     pictures = image_report.report(json.loads(IMAGES.read_text(encoding="utf-8"))) if IMAGES.is_file() else ""
     assert is_current(README, bench_report.IMAGES, pictures), f"run python -m backend.bench --report {IMAGES} --write"
+    series = forecast_table.report(json.loads(FORECASTS.read_text(encoding="utf-8"))) if FORECASTS.is_file() else ""
+    assert is_current(README, bench_report.FORECASTS, series), (
+        f"run python -m backend.bench --report {FORECASTS} --write"
+    )
 
 
 def test_findings_are_made_of_the_files_that_are_there(tmp_path: Path) -> None:

@@ -14,9 +14,21 @@ from torch import Tensor
 
 from backend.gaussian import whitened
 from backend.meter import Meter
-from backend.protocols import BandSession, PatchLaw, PathSession, Prompt
+from backend.protocols import (
+    BandSession,
+    ExampleSession,
+    Lags,
+    LoopSession,
+    PatchLaw,
+    PathSession,
+    Prompt,
+    SegmentSession,
+    SeriesDiffusionSession,
+)
 from backend.types import Sampling
 from tests.toys import Counting, Toy, ToyCodec
+from tests.toys_diffusion import ToyWindows
+from tests.toys_linear import ToyLoop, ToySegments
 
 CODEC = ToyCodec("series", "series", least=0)
 SERIES = (0.3, 1.2, -0.4, 0.8, 1.9, 0.1, -0.7, 0.6, 1.4, 0.2, -1.1, 0.5, 1.0, 0.4, -0.2, 0.9)
@@ -119,6 +131,14 @@ class ToyPathsSession(Counting):
         """Patches [N, P] of every path."""
         return [path[1:] for path in self._paths]
 
+    def fit(self, lags: int, share: float, ahead: int = 1) -> Lags:
+        """See `LagsSession.fit`: it is what it is, whatever is asked for."""
+        assert not self.lengths, "fitted after the fork"
+        with self._meter.part("fit").call(1):
+            pull_PP = self._model.pull_PP
+            level_P = torch.full((len(pull_PP),), self._model.level, dtype=torch.float64)
+            return Lags(pull_PP.flip(1), level_P - pull_PP @ level_P, self._model.factor_PP)
+
     def fork(self, paths: int) -> None:
         """See `PathSession.fork`."""
         assert not self.lengths, "forked twice"
@@ -140,6 +160,11 @@ class ToyPathsSession(Counting):
             assert 0 <= counts[r] <= patches_RKP.shape[1]
             self._paths[row] = torch.cat((self._paths[row], patches_RKP[r, : counts[r]]))
             self.lengths[row] += counts[r]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """See `ReorderingPathSession.keep`."""
+        assert len(rows) == len(self.lengths) and len(set(self.lengths)) == 1
+        self._paths = [self._paths[row] for row in rows]
 
     def _law(self, last_RKP: Tensor) -> PatchLaw:
         law = self._model.law(last_RKP)
@@ -206,6 +231,12 @@ def toys_for(roles: dict[str, type], patch: int = 2, bend: float = 0.4) -> dict[
     for i, (role, protocol) in enumerate(roles.items()):
         if protocol is BandSession:
             out[role] = ToyBands(f"toy/{role}")
+        elif protocol is LoopSession:
+            out[role] = ToyLoop(f"toy/{role}")
+        elif protocol in (SegmentSession, ExampleSession):
+            out[role] = ToySegments(f"toy/{role}", protocol)
+        elif protocol is SeriesDiffusionSession:
+            out[role] = ToyWindows(f"toy/{role}", SERIES)
         else:
             made = ToyPaths.ar1(
                 f"toy/{role}", 0.8 - 0.2 * i, 0.6 - 0.1 * i, patch,

@@ -9,7 +9,7 @@
 
   class Brush {
     constructor(element, props, id) {
-      Object.assign(this, { props, race: lab.race(id), size: 2, row: 0, column: 0 });
+      Object.assign(this, { props, race: lab.race(id), size: 2, row: 0, column: 0, own: new Set([""]) });
       this.canvas = h("canvas", { class: "dl-picture", role: "application", tabindex: "0", "aria-roledescription": "brush" });
       this.cursor = h("span", { class: "dl-cursor", hidden: true, "aria-hidden": "true" });
       this.field = h("div", { class: "dl-brush-field", hidden: true }, this.canvas, this.cursor);
@@ -39,15 +39,16 @@
       new ResizeObserver(() => this.draw()).observe(this.field);
     }
 
-    /* A value from Python: a picture that was uploaded, or that a link or a trace holds. */
+    /* A value from Python: a picture that was uploaded, or that a link or a trace holds; "null" is none. What was once
+       sent from here may come back late, as may the value that the page began with: neither undoes a newer picture. */
     load(value) {
-      if (value === this.sent) return;
-      this.sent = value || "";
+      if (value === this.sent || this.own.has(value ?? "")) return;
+      this.sent = value;
       this.picture = null;
       try {
         if (value) {
           const held = JSON.parse(value);
-          Object.assign(this, { side: held.side, picture: bytes(held.picture), mask: bytes(held.mask) });
+          if (held) Object.assign(this, { side: held.side, picture: bytes(held.picture), mask: bytes(held.mask) });
         }
       } catch { this.picture = null; }
       this.draw();
@@ -56,6 +57,7 @@
     /* Tell Python, which reads the value with the next Run. */
     send() {
       this.sent = this.picture ? JSON.stringify({ side: this.side, picture: pack(this.picture), mask: pack(this.mask) }) : "";
+      this.own.add(this.sent);
       this.props.value = this.sent;
       this.draw();
     }

@@ -11,10 +11,11 @@
 
   /* What the steps of a lane hold, found once a step. */
   lab.contents = (lane) => {
-    const found = (lane.contents ??= { seen: 0, judged: false, guessTree: false, tree: false, roles: new Set(), figures: new Set() });
+    const found = (lane.contents ??= { seen: 0, judged: false, marked: false, guessTree: false, tree: false, roles: new Set(), figures: new Set() });
     for (; found.seen < lane.steps.length; found.seen++) {
       const step = lane.steps[found.seen];
       found.judged ||= step.judged > 0;
+      found.marked ||= step.marks.length > 0; /* forecasts have none */
       found.tree ||= step.judged > 0 && step.marks.some((m) => lab.known(m[6]));
       found.guessTree ||= !step.judged && step.marks.some((m) => m[2] === "guess" && lab.known(m[6]));
       for (const role of Object.keys(step.parts || {})) found.roles.add(role);
@@ -27,8 +28,8 @@
   const special = (first) => Object.fromEntries(Object.entries(lab.moreViews).filter(([, view]) => !!view.first === first));
   const VIEWS = {
     ...special(true),
-    tree: { title: (c) => (c.tree ? "Draft tree" : "Draft"), fits: (c) => c.judged, make: () => new lab.TreeView() },
-    depth: { title: () => "By depth", fits: (c) => c.judged, make: () => new lab.DepthView() },
+    tree: { title: (c) => (c.tree ? "Draft tree" : "Draft"), fits: (c) => c.judged && c.marked, make: () => new lab.TreeView() },
+    depth: { title: () => "By depth", fits: (c) => c.judged && c.marked, make: () => new lab.DepthView() },
     lengths: { title: () => "Draft lengths", fits: (c) => c.judged, make: () => new lab.LengthView() },
     gap: { title: () => "Gap to the best", fits: (c) => GAP.every((key) => c.figures.has(key)), make: () => new lab.GapView(), figures: (name) => GAP.includes(name) },
     calls: { title: () => "Calls in time", fits: (c) => c.roles.size > 0, make: () => new lab.CallsView() },
@@ -37,7 +38,7 @@
   };
 
   /* Figures that no other view shows. */
-  const plainFigures = (c) => [...c.figures].filter((name) => !Object.values(VIEWS).some((v) => v.figures?.(name)));
+  const plainFigures = (c) => [...c.figures].filter((name) => !name.startsWith("level ") && !Object.values(VIEWS).some((v) => v.figures?.(name)));
 
   class Inside {
     constructor(element, id) {

@@ -8,12 +8,22 @@
   const STATES = { queued: "queued", loading: "loading", running: "running", stopped: "stopped", done: "done", error: "error" };
   const MARKERS = ["○", "■", "▲", "◆"];
   const PRESS = { origin: "what happened", step: "when it was written", confidence: "the target's probability at temperature 1" };
+  /* By what races write, one of it: its short name, all of it together, what lanes do, what they are asked. */
+  const KINDS = {
+    token: { word: "tok", whole: "text", does: "answers the same prompt", asked: "Prompt", body: () => lab.TextBody },
+    cell: { word: "cells", whole: "picture", does: "paints the same prompt", asked: "Prompt", body: () => lab.PictureBody },
+    value: { word: "values", whole: "forecast", does: "continues the same series", asked: "Series", body: () => lab.FanBody },
+  };
+  /* What a fan chart is made of: each can be hidden. */
+  const LAYERS = { bands: "50, 80 and 90 % bands", paths: "some of the sample paths, the same noise in every lane", truth: "what really came then", refused: "drafts that the target refused" };
+
   class Board {
     constructor(element, id, unit) {
       this.race = lab.race(id);
-      this.unit = unit; /* what the races here write, one of it */
-      this.word = unit === "token" ? "tok" : `${unit}s`;
-      this.whole = unit === "token" ? "text" : "picture";
+      this.unit = unit;
+      this.kind = KINDS[unit];
+      this.word = this.kind.word;
+      this.whole = this.kind.whole;
       this.id = id;
       this.paint = "origin";
       this.columns = [];
@@ -33,7 +43,7 @@
       this.live = h("div", { class: "dl-sr", role: "status", "aria-live": "polite" });
       this.lanes = h("div", { class: "dl-lanes" });
       this.card = new Card(`${this.id}-card`);
-      this.lanes.append(h("p", { class: "dl-bare" }, `Choose strategies and press Run: every lane ${this.unit === "token" ? "answers" : "paints"} the same prompt, and every ${this.unit} shows how it came about.`));
+      this.lanes.append(h("p", { class: "dl-bare" }, `Choose strategies and press Run: every lane ${this.kind.does}, and every ${this.unit} shows how it came about.`));
       this.root.append(this.notice, this.toolbar(), this.lanes, this.replay(), this.card.node, this.live);
       element.replaceChildren(this.root);
       this.lanes.addEventListener("pointerover", (e) => this.card.show(e.target));
@@ -47,7 +57,7 @@
       this.keys = {};
       for (const [fate, [name, meaning]] of Object.entries(FATES)) {
         const count = h("span", { class: "dl-count" }, "0");
-        if (fate === "erased" && this.unit === "token") continue;
+        if ((fate === "erased" && this.unit !== "cell") || (fate === "guess" && this.unit === "value")) continue;
         const sample = this.unit === "token" ? h("span", { class: "dl-tok", "data-f": fate, "aria-hidden": "true" }, "ab") : h("canvas", { width: 28, height: 28, "data-sign": fate, "aria-hidden": "true" });
         const key = h("button", { type: "button", class: "dl-key", title: meaning, "aria-pressed": "false",
           onclick: () => this.single(key.getAttribute("aria-pressed") === "true" ? "" : fate),
@@ -57,12 +67,26 @@
         this.legend.append(key);
       }
       this.scale = h("div", { class: "dl-scale", hidden: true }, h("span", {}), h("i", {}), h("span", {}));
+      if (this.unit === "value") return h("div", { class: "dl-toolbar" }, this.legend, h("div", { class: "dl-tools" }, this.layers()));
       const choices = Object.keys(PRESS).map((paint) => h("button", { type: "button", "aria-pressed": String(paint === this.paint),
         title: PRESS[paint], onclick: () => this.setPaint(paint), "data-paint": paint }, paint));
       this.paints = choices;
       return h("div", { class: "dl-toolbar" }, this.legend, this.scale,
         h("div", { class: "dl-tools" },
           h("div", { class: "dl-segment", role: "group", "aria-label": "Colour by" }, h("span", { "aria-hidden": "true", title: "Colour by" }, "◐"), ...choices)));
+    }
+
+    layers() {
+      const hidden = new Set();
+      const toggle = (name, button) => {
+        if (hidden.has(name)) hidden.delete(name); else hidden.add(name);
+        button.setAttribute("aria-pressed", String(!hidden.has(name)));
+        this.root.dataset.hide = [...hidden].join(" ");
+      };
+      return h("div", { class: "dl-segment dl-fan-show", role: "group", "aria-label": "Show in the charts" }, ...Object.entries(LAYERS).map(([name, title]) => {
+        const button = h("button", { type: "button", "aria-pressed": "true", title, "data-layer": name, onclick: () => toggle(name, button) }, lab.layerSign(name), name);
+        return button;
+      }));
     }
 
     ratioControl() {
@@ -118,6 +142,7 @@
       this.columns = this.race.lanes.map((lane, i) => this.column(lane, i));
       this.lanes.replaceChildren(...this.columns.map((c) => c.root));
       this.lanes.style.setProperty("--lanes", String(this.columns.length));
+      this.lanes.style.setProperty("--across", String(Math.min(2, this.columns.length)));
       this.lanes.scrollLeft = 0;
       if (!this.race.value.recorded && innerWidth <= 900) this.root.scrollIntoView({ block: "start" });
     }
@@ -146,7 +171,7 @@
         ...c.speeds.map((s) => s.node));
       c.progress = h("div", { class: "dl-progress" }, h("i", {}));
       c.message = h("p", { class: "dl-message", hidden: true });
-      c.body = new (this.unit === "token" ? lab.TextBody : lab.PictureBody)(this, i);
+      c.body = new (this.kind.body())(this, i);
       c.why = h("p", { class: "dl-why", hidden: true });
       c.chips.append(c.guarantee, c.exact, c.right, c.worth);
       c.root = h("article", { class: "dl-lane", "data-lane": String(i + 1) },
@@ -173,7 +198,7 @@
       const settings = `temperature ${value.temperature} · ${seeds}${most}`;
       const scale = /@cfg=([\d.]+)/.exec(value.lanes[0].models?.target || "")?.[1], guidance = scale ? `guidance ${scale} · ` : "";
       this.notice.replaceChildren(h("div", { class: "dl-origin" }, ...parts),
-        h("p", { class: "dl-prompt", title: value.prompt }, h("span", {}, "Prompt "), h("bdi", {}, visible(value.prompt.slice(0, 400)))),
+        h("p", { class: "dl-prompt", title: value.prompt }, h("span", {}, `${this.kind.asked} `), h("bdi", {}, visible(value.prompt.slice(0, 400)))),
         h("p", { class: "dl-settings" }, guidance + settings), this.ratio, this.verdict);
     }
 
@@ -229,6 +254,7 @@
     /* Units of a whole answer. */
     most({ meta }) {
       const { picture, budget } = meta;
+      if (picture?.horizon) return picture.horizon;
       return picture ? picture.grid[0] * picture.grid[1] - picture.given.length : budget ?? this.race.value.budget;
     }
 
@@ -237,15 +263,27 @@
       const text = { same: exact.over ? `= same ${this.whole}` : "= same so far", differs: `≠ differs at ${exact.at + 1}${gap}`,
         sample: "another sample", prompts: "other prompts", model: "another model" }[exact.kind] || "";
       const worth = meta.worth?.log_likelihood, right = meta.worth?.attributes;
-      c.worth.hidden = worth === undefined;
-      set(c.worth, `${worth?.toFixed(2)} nats/token`);
-      c.right.hidden = right === undefined;
-      set(c.right, `${percent(right)} as asked`);
+      if (this.unit === "value") this.drawScores(meta, c);
+      else {
+        c.worth.hidden = worth === undefined;
+        set(c.worth, `${worth?.toFixed(2)} nats/token`);
+        c.right.hidden = right === undefined;
+        set(c.right, `${percent(right)} as asked`);
+      }
       c.exact.hidden = !text;
       set(c.exact, text);
       c.exact.dataset.kind = exact.kind;
       c.exact.title = { same: `${this.unit} for ${this.unit} the ${this.whole} of lane 1`, sample: `at this temperature two exact runs may give different ${this.whole}s`,
         prompts: "it answers several prompts, lane 1 only the first", model: "its target is another model than lane 1's", differs: `first ${this.unit} that differs from lane 1; gap: distance of the baseline's two best probabilities there` }[exact.kind] || "";
+    }
+
+    drawScores({ scores }, c) {
+      c.right.hidden = scores?.mase === undefined;
+      set(c.right, `MASE ${scores?.mase?.toPrecision(3)}`);
+      c.right.title = "mean absolute error of the median over the mean seasonal error of the past: below 1 beats repeating the season";
+      c.worth.hidden = scores?.coverage80 === undefined;
+      set(c.worth, `${percent(scores?.coverage80)} in the 80 % band`);
+      c.worth.title = "share of the truth that lies inside the band that should hold 80 % of it";
     }
 
     drawReplay() {

@@ -3,28 +3,15 @@
   "use strict";
   const lab = window.DecodingLab;
   if (!lab || lab.mountPlots) return;
-  const { h, number, times, percent } = lab;
+  const { h, number, times, percent, plotly, plotTheme, plotLayout, PLOT_CONFIG, MARKERS, DASHES } = lab;
 
   const POINTS = 500, EVERY = 160;
-  const MARKERS = ["circle-open", "square", "triangle-up", "diamond"], DASHES = ["dash", "solid", "dot", "dashdot"];
   const ROLL = 12; /* steps in a rolling rate */
   const PANELS = {
     progress: { title: "Progress", views: { seconds: "time", calls: "calls", modelled: "modelled" } },
     acceptance: { title: "Acceptance", views: { histogram: "steps", position: "position", rolling: "rolling" } },
     cost: { title: "Cost", views: { time: "time", calls: "calls" } },
   };
-
-  let loading = null;
-  function plotly(url) {
-    if (window.__plotly4) return Promise.resolve(window.__plotly4);
-    loading ??= new Promise((resolve, reject) => {
-      const script = h("script", { src: url, async: true });
-      script.onload = () => { window.__plotly4 ??= window.Plotly; resolve(window.__plotly4); };
-      script.onerror = () => { loading = null; reject(new Error("plotly.js could not be loaded")); };
-      document.head.append(script);
-    });
-    return loading;
-  }
 
   /* Every n-th point and the last one. */
   function thin(list) {
@@ -37,7 +24,7 @@
     constructor(element, id, url) {
       this.race = lab.race(id);
       this.url = url;
-      this.view = { progress: "seconds", acceptance: "histogram", cost: "time" };
+      this.view = { progress: "seconds", acceptance: id === "forecast" ? "position" : "histogram", cost: "time" };
       this.panels = {};
       this.rev = 0;
       this.build(element);
@@ -99,27 +86,12 @@
       for (const name of Object.keys(PANELS)) {
         const { data, layout } = this[name](this.view[name]);
         const full = this.layout(layout, `${name}-${this.view[name]}-${race.value.run_id}`);
-        this.lib.react(this.panels[name].plot, data, full, { displaylogo: false, responsive: true, displayModeBar: "hover",
-          modeBarButtons: [["toImage", "resetScale2d"]] });
+        this.lib.react(this.panels[name].plot, data, full, PLOT_CONFIG);
       }
     }
 
-    theme() {
-      const css = getComputedStyle(this.root), get = (name) => css.getPropertyValue(name).trim();
-      return { text: get("--body-text-color"), quiet: get("--body-text-color-subdued"), grid: get("--border-color-primary"),
-        card: get("--dl-card") || "#fff", font: css.fontFamily, lanes: [1, 2, 3, 4].map((i) => get(`--dl-lane-${i}`)) };
-    }
-
-    layout(extra, uirevision) {
-      const { text, quiet, grid, font, card } = this.style;
-      const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: grid, tickcolor: grid, tickfont: { size: 11, color: quiet }, automargin: true,
-        title: { font: { size: 11, color: quiet }, standoff: 6 } };
-      const merge = (more) => ({ ...axis, ...more, title: { ...axis.title, text: more?.text || "" } });
-      return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: font, color: text, size: 11 },
-        margin: { l: 40, r: 8, t: 6, b: 34 }, hovermode: "closest", uirevision, datarevision: this.rev, showlegend: false,
-        hoverlabel: { bgcolor: card, bordercolor: grid, font: { color: text, family: font, size: 12 } }, bargap: 0.3, ...extra,
-        xaxis: merge(extra.xaxis), yaxis: merge(extra.yaxis) };
-    }
+    theme() { return plotTheme(this.root); }
+    layout(extra, uirevision) { return plotLayout(this.style, extra, uirevision, this.rev); }
 
     get unit() { return this.race.value?.unit || "token"; }
     lanes() { return this.race.lanes.map((lane, i) => ({ lane, i, k: this.race.at(lane), name: lane.meta.name })); }
@@ -135,7 +107,7 @@
           hovertemplate: `%{y} ${this.unit}s at %{x:.4~g}<extra>${plain(name)}</extra>` };
       });
       const label = { seconds: "lane compute time, seconds", calls: "target calls", modelled: "cost, in target calls" }[view];
-      return { data, layout: { xaxis: { text: label, rangemode: "tozero" }, yaxis: { text: this.unit === "cell" ? "cells painted" : "tokens", rangemode: "tozero" } } };
+      return { data, layout: { xaxis: { text: label, rangemode: "tozero" }, yaxis: { text: { cell: "cells painted", value: "values forecast" }[this.unit] || "tokens", rangemode: "tozero" } } };
     }
 
     acceptance(view) {
@@ -197,6 +169,7 @@
   function perPosition(steps) {
     const drafted = [], kept = [];
     for (const s of steps) {
+      if (s.frame?.k) { s.frame.k.forEach(([yes, all], d) => { drafted[d] = (drafted[d] || 0) + all; kept[d] = (kept[d] || 0) + yes; }); continue; }
       for (let d = 0; d < s.depth; d++) drafted[d] = (drafted[d] || 0) + 1;
       for (let d = 0; d < s.kept; d++) kept[d] = (kept[d] || 0) + 1;
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,13 +19,10 @@ from backend.errors import UserError
 from backend.meter import Meter
 from backend.models.house.heads import Chained, Eagle, Hydra, Medusa
 from backend.models.session import Backbone, TrieSession
-from backend.protocols import HeadsSession, Prompt, Scores
+from backend.protocols import Codec, HeadsSession, Prompt, Scores
 from backend.sampling import distribution
 from backend.trees import depths
 from backend.types import Sampling
-
-if TYPE_CHECKING:
-    from backend.codecs.text import TextCodec
 
 PLAIN = Sampling(temperature=1.0)  # laws of draft heads are ranked, whatever the request's temperature
 
@@ -44,7 +41,7 @@ class HeadsModel:
         model_id: str,
         heads: Medusa | Hydra | Eagle,
         odds: Sequence[Sequence[float]],
-        codec: TextCodec,
+        codec: Codec,
         num_params: int,
     ) -> None:
         self.id = model_id

@@ -60,7 +60,7 @@ class Canvas(Sequence[int]):
         return iter(self._whole[self._hidden :] if len(self) else [BORDER])
 
 
-class _Behind(TrieSession):
+class HiddenTrie(TrieSession):
     """A session of a text whose first tokens are no part of it for the repetition penalty."""
 
     hidden = 0
@@ -115,16 +115,10 @@ class RasterModel:
         Raises UserError where cells are given behind an open one, and where more than the rest is to be painted.
         """
         assert protocol in self.speaks, protocol
-        given = self._given(prompt.extras.get("canvas", ()))
-        left = self.context - len(given)
-        if room > left:
-            raise UserError(
-                f"{left} of the {self.context} cells are to be painted, but the budget is {room}; "
-                f"ask for {left} tokens or fewer."
-            )
+        given = given_codes(prompt, self.id, self.layout.grid, room)
         tokens = [*self.layout.rows(prompt.extras["conditions"]), *given]
         counted = PairMeter(meter) if isinstance(self.backbone, Guided | Refined) else meter
-        trie = _Behind(self.backbone, self.id, self.layout.num_codes, tokens, sampling, counted, room)
+        trie = HiddenTrie(self.backbone, self.id, self.layout.num_codes, tokens, sampling, counted, room)
         trie.hidden = self.layout.hidden
         return CanvasSession(trie, trie.hidden, self)
 
@@ -141,18 +135,28 @@ class RasterModel:
         far_VV, codes_VV = far_VV.sort(dim=1, stable=True)
         return codes_VV[:, 1:], far_VV[:, 1:]
 
-    def _given(self, canvas: Sequence[int]) -> list[int]:
-        """The codes in front of the first open cell."""
-        first = next((slot for slot, token in enumerate(canvas) if token == UNKNOWN), len(canvas))
-        behind = sum(token != UNKNOWN for token in canvas[first:])
-        if behind:
-            row, column = divmod(first, self.layout.grid[1])
-            raise UserError(
-                f"{self.id} paints row by row and keeps only what lies before the first open cell, which is in row "
-                f"{row + 1}, column {column + 1}, but {behind} cells behind it are to be kept; "
-                "mask everything from there on, or pick a model that fills cells in any order."
-            )
-        return list(canvas[:first])
+
+def given_codes(prompt: Prompt, model_id: str, grid: tuple[int, int], room: int) -> list[int]:
+    """The codes of a prompt's canvas in front of its first open cell, for a model that paints row by row.
+
+    Raises UserError where cells are given behind an open one, and where more than the rest is to be painted.
+    """
+    canvas, cells = prompt.extras.get("canvas", ()), grid[0] * grid[1]
+    first = next((slot for slot, token in enumerate(canvas) if token == UNKNOWN), len(canvas))
+    behind = sum(token != UNKNOWN for token in canvas[first:])
+    if behind:
+        row, column = divmod(first, grid[1])
+        raise UserError(
+            f"{model_id} paints row by row and keeps only what lies before the first open cell, which is in row "
+            f"{row + 1}, column {column + 1}, but {behind} cells behind it are to be kept; "
+            "mask everything from there on, or pick a model that fills cells in any order."
+        )
+    if room > cells - first:
+        raise UserError(
+            f"{cells - first} of the {cells} cells are to be painted, but the budget is {room}; "
+            f"ask for {cells - first} tokens or fewer."
+        )
+    return list(canvas[:first])
 
 
 def guided(model: RasterModel, scale: float) -> RasterModel:

@@ -22,6 +22,7 @@ from backend.protocols.causal import TwoLevelSession as TwoLevelSession
 from backend.protocols.models import Codec as Codec
 from backend.protocols.models import Model as Model
 from backend.protocols.models import Prompt as Prompt
+from backend.protocols.painting import CoarseSession as CoarseSession
 from backend.protocols.painting import DistilledSession as DistilledSession
 from backend.protocols.painting import FlexibleSession as FlexibleSession
 from backend.protocols.painting import GridSession as GridSession
@@ -33,11 +34,18 @@ from backend.protocols.values import Band as Band
 from backend.protocols.values import BandSession as BandSession
 from backend.protocols.values import ContinuousSession as ContinuousSession
 from backend.protocols.values import DenoiserSession as DenoiserSession
+from backend.protocols.values import ExampleSession as ExampleSession
 from backend.protocols.values import ForecastSession as ForecastSession
+from backend.protocols.values import Lags as Lags
+from backend.protocols.values import LagsSession as LagsSession
 from backend.protocols.values import LookaheadSession as LookaheadSession
+from backend.protocols.values import LoopSession as LoopSession
 from backend.protocols.values import PatchLaw as PatchLaw
 from backend.protocols.values import PathSession as PathSession
+from backend.protocols.values import ReorderingPathSession as ReorderingPathSession
 from backend.protocols.values import Schedule as Schedule
+from backend.protocols.values import SegmentSession as SegmentSession
+from backend.protocols.values import SeriesDiffusionSession as SeriesDiffusionSession
 from backend.scores import Scores as Scores
 
 PROTOCOL_NAMES: Mapping[type, str] = {
@@ -58,12 +66,19 @@ PROTOCOL_NAMES: Mapping[type, str] = {
     RedrawingSession: "redrawing",
     PictureJudgeSession: "picture judge",
     DistilledSession: "distilled",
+    CoarseSession: "coarse",
     ContinuousSession: "continuous",
     DenoiserSession: "diffusion",
     ForecastSession: "forecast",
     PathSession: "paths",
     LookaheadSession: "lookahead",
+    ReorderingPathSession: "reordering paths",
     BandSession: "bands",
+    SeriesDiffusionSession: "series diffusion",
+    LagsSession: "lags",
+    LoopSession: "loop",
+    SegmentSession: "segments",
+    ExampleSession: "examples",
 }
 PROTOCOLS: tuple[type, ...] = tuple(PROTOCOL_NAMES)
 KINDRED: Mapping[type, type] = {FleetSession: CausalSession}  # write what another does, without extending it

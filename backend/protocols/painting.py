@@ -7,6 +7,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from backend.scores import Scores
+
 
 @runtime_checkable
 class MaskedSession(Protocol):
@@ -86,5 +88,34 @@ class DistilledSession(Protocol):
         """p_NV of the slots behind the known ones, which fill the first scales: what the noise leads the teacher to.
 
         noise_LD: standard normal, of every slot; that of known ones is not looked at.
+        """
+        ...
+
+
+@runtime_checkable
+class CoarseSession(Protocol):
+    """A picture written twice: the group of every slot's code left to right, then the codes within the groups.
+
+    Groups are scored and committed as a `CausalSession` does it with tokens; `refine` is called apart, and counted
+    under the part "fine".
+    """
+
+    groups: Sequence[int]  # of the slots written so far, those that were given first
+    given: Sequence[int]  # codes of the slots that were given
+    members: Sequence[int]  # by code, its group
+    medoids: Sequence[int]  # by group, the code in its middle, which stands for it until slots are refined
+
+    def score(self, draft: Sequence[int] = ()) -> Scores:
+        """Laws of groups, [N, M], after nothing and after each drafted group. Commits nothing."""
+        ...
+
+    def commit(self, groups: Sequence[int]) -> None:
+        """Append groups for good."""
+        ...
+
+    def refine(self, known_N: Sequence[int]) -> Tensor:
+        """p_NV of the N slots written so far, given all their groups and the known codes: one call.
+
+        known_N: codes, -1 where unknown. Known slots get one-hot rows, others chances for codes of their group only.
         """
         ...

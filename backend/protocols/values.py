@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -127,6 +127,15 @@ class LookaheadSession(PathSession, Protocol):
 
 
 @runtime_checkable
+class ReorderingPathSession(PathSession, Protocol):
+    """A path session whose paths can be copied over one another."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Path s becomes a copy of path rows[s], for every s. All paths have the same length."""
+        ...
+
+
+@runtime_checkable
 class BandSession(ForecastSession, Protocol):
     """A model that gives quantiles of each coming step by itself: bands, no paths."""
 
@@ -139,5 +148,105 @@ class BandSession(ForecastSession, Protocol):
 
         Args:
             size: one of `sizes`. futures_RH: R continuations of H steps, each a row of the call; None for none (R = 1).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Lags:
+    """Linear maps from the last p values to the A steps behind them, and the law of what they leave.
+
+    weights_Ap: of the lags, the nearest first; 0 for lags that are not used. constant_A. tril_AA: Cholesky factor of
+    the residuals' covariance.
+    """
+
+    weights_Ap: Tensor
+    constant_A: Tensor
+    tril_AA: Tensor
+
+
+@runtime_checkable
+class LagsSession(PathSession, Protocol):
+    """A path session of a linear autoregression that is fitted to the series itself."""
+
+    def fit(self, lags: int, share: float, ahead: int = 1) -> Lags:
+        """Fit anew, before `fork`: from now on patches have `ahead` values, one linear map each. A call of part "fit".
+
+        Args:
+            lags: p. share: of the lags, expected to have a weight; the rest is pressed towards 0. 1: least squares.
+
+        Raises UserError where the series is too short for that.
+        """
+        ...
+
+
+@runtime_checkable
+class LoopSession(ForecastSession, Protocol):
+    """A model whose decoder is a linear recursion that feeds itself: states are powers of one matrix apart."""
+
+    season: int  # steps, 1 without one
+    poles_Z: Tensor  # complex eigenvalues of the recursion, the largest first: beyond 1 it grows without end
+
+    def listen(self) -> Tensor:
+        """The state behind the series, [D]: a call."""
+        ...
+
+    def advance(self, states_ND: Tensor, steps: int) -> Tensor:
+        """These states, so many steps later without any input: a call. steps: a power of 2."""
+        ...
+
+    def read(self, states_ND: Tensor) -> Tensor:
+        """The values [N] that are seen in these states, in the units of the series."""
+        ...
+
+
+@runtime_checkable
+class SegmentSession(ForecastSession, Protocol):
+    """A point model that writes one segment a call, from what lies before it however that came about.
+
+    It takes its own location and scale from the window that it looks at, written values included: an answer to a guess
+    says nothing about what it would be without, so that nothing can be judged in one call.
+    """
+
+    season: int  # steps, 1 without one
+    segment: int  # P: values that a call gives
+    lookback: int  # most values that it looks back on
+
+    def follow(self, written_H: Tensor) -> Tensor:
+        """The next segment behind the series and H written values, as parts [K, P] whose sum it is: a call."""
+        ...
+
+
+@runtime_checkable
+class ExampleSession(SegmentSession, Protocol):
+    """A segment session that can be shown examples: windows of other times, with what came behind them."""
+
+    example: int  # X: values of one example, its last segment being the answer
+
+    def recall(self, written_H: Tensor, examples_EX: Tensor) -> Tensor:
+        """What `follow` gives behind E examples: a call."""
+        ...
+
+
+@runtime_checkable
+class SeriesDiffusionSession(DenoiserSession, ForecastSession, Protocol):
+    """Windows of a series denoised whole, the S rows of a call; the model was never told where a context ends.
+
+    `shape` holds the most steps L of a window; shorter ones are fine. Noise levels are t = 1 / T, 2 / T, ..., 1.
+    """
+
+    season: int  # steps, 1 without one
+    noise_levels: int  # T that the model was trained at
+    temperature: float  # a factor on all noise that a sampler draws
+
+    def predict(self, x_SL: Tensor, t: float) -> Tensor:
+        """The noise [S, L] in these windows: one call."""
+        ...
+
+    def guided(self, x_SL: Tensor, t: float, force: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """The noise [S, L], and what a force on it comes to at x: (d noise / d x)^T force(noise), each row for itself.
+
+        Two calls: the pass forward, and the pass back through the net, which costs about as much. force: of the noise
+        [S, L], such as the gradient of an energy in it.
         """
         ...

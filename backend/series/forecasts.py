@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backend.codecs.bins import MISSING, fill_of, paths_of, values_of
 from backend.codecs.dates import Floats
 from backend.codecs.series_scale import Scale
 from backend.series.metrics import quantiles_of
@@ -38,7 +39,12 @@ class Forecast:
 
 
 def forecast_of(trace: Trace, scale: Scale | None = None, num_steps: int | None = None) -> Forecast:
-    """What the first `num_steps` steps (all if None) have written; in model units where no scale is given."""
+    """What the first `num_steps` steps (all if None) have written; in model units where no scale is given.
+
+    Tokens are told as the centres of their bins; a run on them writes one path, or as many as its prompt asks for.
+    """
+    if trace.prompt:
+        return Forecast(values_of(_written_tokens(trace, num_steps), scale))
     horizon = trace.request.budget
     named = [step.figures for step in trace.steps[:1]]
     levels = tuple(value for figures in named for name, value in figures.items() if name.startswith("level "))
@@ -48,6 +54,24 @@ def forecast_of(trace: Trace, scale: Scale | None = None, num_steps: int | None 
     for slot, value in held.items():
         values_SH[divmod(slot, horizon)] = value
     return Forecast(values_SH if scale is None else scale.decode(values_SH), levels)
+
+
+def filled_of(trace: Trace, scale: Scale | None = None, num_steps: int | None = None) -> Floats:
+    """The context [T] of a run on tokens, with what its first steps have filled; NaN in gaps that are still open.
+
+    Values that were observed come back as the centres of their bins; only those of gaps are news.
+    """
+    return values_of(trace.replay(num_steps)[: len(trace.prompt)], scale)
+
+
+def _written_tokens(trace: Trace, num_steps: int | None) -> list[list[int]]:
+    """The tokens of every path, -1 where none is yet. Gaps that were to be filled are part of the budget, not of it."""
+    paths = paths_of(trace.request.prompt)
+    gaps = trace.prompt.count(MISSING) if fill_of(trace.request.prompt) else 0
+    horizon = (trace.request.budget - gaps) // paths
+    told = trace.written(num_steps)
+    told += [-1] * (paths * horizon - len(told))
+    return [told[i * horizon : (i + 1) * horizon] for i in range(paths)]
 
 
 @dataclass(frozen=True)

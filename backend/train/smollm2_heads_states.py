@@ -159,14 +159,17 @@ def states_of(heads: Heads, words: Words, batch: HeadBatch, places: int) -> list
     return out
 
 
-def eagle_states(heads: EagleLayer, words: Words, batch: HeadBatch, places: int) -> list[Tensor]:
+def eagle_states(
+    heads: EagleLayer, words: Words, batch: HeadBatch, places: int, embed_BTC: Tensor | None = None
+) -> list[Tensor]:
     """`states_of` EAGLE's layer. Place 0 reads true hidden states; each further place reads what the last predicted.
 
     A row of place k sees the rows of place 0 up to k slots before, as the text, and those of places 1..k between.
+    embed_BTC: what it reads of the tokens, where that is not their embedding alone.
     """
     width, slots_T = batch.width, torch.arange(batch.ids_BT.shape[1], device=batch.ids_BT.device)
     turn_T1P = rotary_turns(slots_T, layer_speeds(heads, batch), torch.float32)
-    embed_BTC = words.embed_VC[batch.ids_BT]
+    embed_BTC = words.embed_VC[batch.ids_BT] if embed_BTC is None else embed_BTC
     fused_BTC = heads.fused(embed_BTC, batch.feature_BTC)
     key_BHTD, value_BHTD = keys_values(heads, fused_BTC, turn_T1P)
     embed_BAC, fused_BAC, turn_A1P = embed_BTC[:, -width:], fused_BTC[:, -width:], turn_T1P[-width:]

@@ -13,13 +13,20 @@ UI = ROOT / "assets" / "ui"
 TRACES = ROOT / "assets" / "traces"
 SCRIPTS = (  # in this order
     "lab.js",
+    "svg.js",
     "tokens.js",
     "text_body.js",
     "film.js",
     "picture_body.js",
+    "fan.js",
+    "fan_strips.js",
+    "fan_body.js",
     "lane_board.js",
     "wipe.js",
     "brush.js",
+    "scores.js",
+    "series.js",
+    "panels.js",
     "live_plots.js",
     "inside_trees.js",
     "inside_charts.js",
@@ -27,8 +34,10 @@ SCRIPTS = (  # in this order
     "inside_special.js",
     "inside.js",
     "gallery.js",
+    "backtest.js",
+    "predictability.js",
 )
-STYLES = ("lab.css", "pictures.css", "inside.css", "gallery.css")
+STYLES = ("lab.css", "pictures.css", "fans.css", "inside.css", "gallery.css", "backtest.css")
 
 
 def plotly_js() -> Path:

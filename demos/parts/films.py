@@ -27,15 +27,19 @@ from backend.trace import Trace
 from backend.types import Request, Step
 
 RECORD = 5  # bytes of a changed pixel: its number in two, low byte first, then red, green and blue
-Filmer = Callable[[Trace], "Film"]
+Filmer = Callable[[Trace], Any]  # a `Film`, or a fan of `demos.parts.fans`
 
 
 class Film:
     """The pictures of one growing trace.
 
+    A film has a unit, a head that is sent once, a count of units, and a frame for every step.
+
     Args:
         trace: only its request is read here. codec: of the target's canvas; it also knows what the prompt gave.
     """
+
+    unit = "cell"
 
     def __init__(self, trace: Trace, codec: Any) -> None:
         self._codec = codec
@@ -153,7 +157,7 @@ def film(trace: Trace) -> Film:
     return Film(trace, codec_of(trace.request))
 
 
-def developed(trace: Trace, filmer: Filmer = film) -> Film:
+def developed(trace: Trace, filmer: Filmer = film) -> Any:
     """The film of a trace after its last step."""
     made = filmer(trace)
     for step in trace.steps:

@@ -14,7 +14,7 @@ import gradio as gr
 
 from backend.catalog import Catalog, Entry
 from backend.errors import UserError
-from backend.protocols import PROTOCOL_NAMES, PictureJudgeSession, PictureSession
+from backend.protocols import PROTOCOL_NAMES, BandSession, ForecastSession, PictureJudgeSession, PictureSession
 from backend.registry import Option, Strategy, strategies
 from demos.parts.snapshot import MEANING
 
@@ -24,6 +24,7 @@ Menus = Mapping[str, Sequence[tuple[str, str]]]  # choices of a model menu, by t
 BY_NAME = {name: protocol for protocol, name in PROTOCOL_NAMES.items()}
 RASTER = PROTOCOL_NAMES[PictureSession]  # what causal models of pictures speak
 ONLY_PAINTERS = {PictureSession, PictureJudgeSession}
+SHARED = frozenset({"paths"})  # options that a tab asks for once, for all lanes together
 FIELDS = {int: "slider", float: "slider", bool: "box", str: "menu"}
 
 
@@ -45,10 +46,10 @@ class LaneForm:
 def offered(*protocols: str, modality: str = "text") -> list[Strategy]:
     """The strategies for models that speak one of these protocols, in their order, the baseline first.
 
-    For text without those that only pictures can be painted with.
+    Those that only pictures can be painted with are left out for everything else.
     """
     known = [s for protocol in protocols for s in strategies().values() if s.describe()["protocol"] == protocol]
-    return [s for s in known if modality != "text" or not ONLY_PAINTERS & set(s.roles.values())]
+    return [s for s in known if modality == "image" or not ONLY_PAINTERS & set(s.roles.values())]
 
 
 def playable(known: Sequence[Strategy], catalog: Catalog, modality: str) -> list[Strategy]:
@@ -76,8 +77,27 @@ def models_for(catalog: Catalog, *protocols: str, modality: str = "text") -> lis
     entries = [e for e in catalog.entries() if e.modality == modality]
     if modality == "text":
         return [e for e in entries if e.protocol in protocols]
-    spoken = {e.id: BY_NAME[RASTER if e.protocol == "causal" else e.protocol].__mro__ for e in entries}
+    spoken = {e.id: _spoken(e) for e in entries}
     return [e for e in entries if any(BY_NAME[p] in spoken[e.id] for p in protocols)]
+
+
+def _spoken(entry: Entry) -> tuple[type, ...]:
+    """The protocols that a model speaks: that of its entry and those which are part of it."""
+    if entry.modality == "image" and entry.protocol == "causal":
+        return BY_NAME[RASTER].__mro__
+    more = (BandSession,) if entry.protocol == "lookahead" else ()  # our forecasters give quantiles as well
+    return (*BY_NAME[entry.protocol].__mro__, *more)
+
+
+def own_knobs(strategy: Strategy) -> dict[str, Option]:
+    """The options that a lane asks for: all but those that are asked for once."""
+    return {name: option for name, option in strategy.knobs.items() if name not in SHARED}
+
+
+def label_of(strategy: Strategy, known: Sequence[Strategy]) -> str:
+    """A strategy in a menu; those that write a series in tokens are told apart from those that write numbers."""
+    kind = "tokens · " if known[0].base is ForecastSession and strategy.base is not ForecastSession else ""
+    return f"{kind}{strategy.family} · {strategy.title}"
 
 
 def targets(catalog: Catalog, known: Sequence[Strategy], modality: str = "text") -> list[Entry]:
@@ -97,7 +117,7 @@ def model_menus(catalog: Catalog, known: Sequence[Strategy], modality: str = "te
 def build_lane(number: int, strategy_id: str, known: Sequence[Strategy], menus: Menus, prefix: str = "") -> LaneForm:
     """Lane `number` (2 to 4) with that strategy chosen. prefix: of its id on the page."""
     sizes = pool_sizes(known)
-    choices = [("no strategy in this lane", NONE), *((f"{s.family} · {s.title}", s.id) for s in known[1:])]
+    choices = [("no strategy in this lane", NONE), *((label_of(s, known), s.id) for s in known[1:])]
     with gr.Column(elem_classes=["dl-group", "dl-lane-config", f"dl-l{number}"]):
         menu = gr.Dropdown(choices, value=strategy_id, label=f"Lane {number}", elem_id=f"{prefix}lane-{number}")
         promise = gr.HTML(promise_of(strategy_id))
@@ -123,7 +143,7 @@ def pool_sizes(known: Sequence[Strategy]) -> dict[str, int]:
     """How many components of each kind the most demanding strategy needs."""
     sizes = {"model": max((len(s.roles) - 1 for s in known), default=0)}
     for kind in ("slider", "box", "menu"):
-        sizes[kind] = max((sum(FIELDS[o.kind] == kind for o in s.knobs.values()) for s in known), default=0)
+        sizes[kind] = max((sum(FIELDS[o.kind] == kind for o in own_knobs(s).values()) for s in known), default=0)
     return sizes
 
 
@@ -154,7 +174,7 @@ def show_slots(
         slots.append(gr.Dropdown(visible=True, label=label, value=value, allow_custom_value=True, **choices))
     slots += [gr.Dropdown(visible=False, allow_custom_value=True) for _ in range(sizes["model"] - len(roles))]
     for kind, hidden in (("slider", gr.Slider), ("box", gr.Checkbox), ("menu", gr.Dropdown)):
-        knobs = {name: o for name, o in found.knobs.items() if FIELDS[o.kind] == kind} if found else {}
+        knobs = {name: o for name, o in own_knobs(found).items() if FIELDS[o.kind] == kind} if found else {}
         slots += [_filled(name, option, values.get(name, option.default)) for name, option in knobs.items()]
         slots += [hidden(visible=False) for _ in range(sizes[kind] - len(knobs))]
     return slots
@@ -163,7 +183,7 @@ def show_slots(
 def has_options(strategy_id: str) -> bool:
     """Whether there is anything to choose beside the strategy itself."""
     found = strategies().get(strategy_id)
-    return found is not None and (len(found.roles) > 1 or bool(found.knobs))
+    return found is not None and (len(found.roles) > 1 or bool(own_knobs(found)))
 
 
 def read(values: Sequence[Any], sizes: Mapping[str, int]) -> dict[str, Any] | None:
@@ -177,7 +197,7 @@ def read(values: Sequence[Any], sizes: Mapping[str, int]) -> dict[str, Any] | No
     at = sizes["model"]
     knobs: dict[str, Any] = {}
     for kind in ("slider", "box", "menu"):
-        names = [name for name, option in found.knobs.items() if FIELDS[option.kind] == kind]
+        names = [name for name, option in own_knobs(found).items() if FIELDS[option.kind] == kind]
         knobs.update(zip(names, slots[at : at + sizes[kind]], strict=False))
         at += sizes[kind]
     return {"strategy": strategy_id, "models": models, "knobs": knobs}

@@ -14,6 +14,7 @@ from demos.parts.lent import LentRace, borrow, is_lent
 from demos.parts.race import Line, Race
 
 if TYPE_CHECKING:
+    from demos.parts.backtest import Rolling
     from demos.parts.parade import Parade
 
 DEVICE = "device"  # concurrency id of everything that computes
@@ -30,6 +31,7 @@ class Lab:
         self._races: dict[str, Race] = {}
         self._guard = threading.Lock()
         self.parades: WeakValueDictionary[str, Parade] = WeakValueDictionary()  # by the visitor's session
+        self.backtests: WeakValueDictionary[str, Rolling] = WeakValueDictionary()  # the same
         self.line = Line(self.catalog().lock)
         self._stepped = borrow() if is_lent() else None
 

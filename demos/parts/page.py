@@ -5,13 +5,15 @@ A tab says what is its own: the form, how it becomes requests, its examples, and
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,8 @@ class Page:
         id: of the tab, and in front of the ids of its components. kinds: of its examples, in order.
         requests: a form to one request a lane; raises UserError. form_of: traces to the form that makes them again.
         asked: the form of an example by kind, where no recorded race is shown. unit: what is written, one of it.
-        film: makes pictures of traces; None for text.
+        film: makes pictures or fans of traces; None for text. baseline: strategy of lane 1. export: what the traces
+        hold as CSV, "" for nothing; None where there is no such file.
     """
 
     id: str
@@ -52,10 +55,12 @@ class Page:
     asked: Callable[[str], dict[str, Any]]
     unit: str = "token"
     film: Filmer | None = None
+    baseline: str = BASELINE
+    export: Callable[[Sequence[Trace]], str] | None = None
 
     def recorded(self, kind: str) -> Path | None:
         """The recorded race of an example, if there is one."""
-        return examples.recorded_race(kind if self.film is None else f"{self.id}-{kind.replace(' ', '-')}")
+        return examples.recorded_race(kind if self.film is None else f"{self.id}-{kind.lower().replace(' ', '-')}")
 
     def first(self) -> Path | None:
         """The recorded race of the first screen: that of the first example which has one."""
@@ -63,7 +68,7 @@ class Page:
 
     def show(self, path: Path) -> tuple[dict[str, Any], list[Trace]]:
         """The snapshot of a recorded file, and its traces. Raises UserError."""
-        return tables.show_file(path, self.film)
+        return tables.show_file(path, self.film, "" if self.film is None else self.unit)
 
 
 def build(
@@ -102,12 +107,13 @@ def build_lanes(
     traces: Sequence[Trace],
     prefix: str = "",
     usual: Sequence[str] = (),
+    baseline: str = BASELINE,
 ) -> list[Any]:
     """Lane 1, which is fixed, and the forms of lanes 2 to 4. usual: their strategies where no race is shown."""
     with gr.Column(elem_classes="dl-lane-list"):
-        title = strategies()[BASELINE].title if BASELINE in strategies() else BASELINE
+        title = strategies()[baseline].title if baseline in strategies() else baseline
         with gr.Column(elem_classes=["dl-group", "dl-lane-config", "dl-l1"]):
-            gr.HTML(f'<div class="dl-promise"><b>Lane 1 · {title}</b></div>' + knobs.promise_of(BASELINE))
+            gr.HTML(f'<div class="dl-promise"><b>Lane 1 · {title}</b></div>' + knobs.promise_of(baseline))
         chosen = _chosen(known, traces, [s for s in usual if s in {k.id for k in known}])
         return [knobs.build_lane(i + 2, chosen[i], known, menus, prefix) for i in range(3)]
 
@@ -152,12 +158,16 @@ def _build_details(page: Page, form: Form, traces: Sequence[Trace], shown: Path 
         )
     with gr.Accordion("How these strategies work", open=False):
         details["how"] = gr.Markdown(
-            explain([str(lane.strategy.value) for lane in form.lanes]), elem_classes="dl-prose"
+            explain([str(lane.strategy.value) for lane in form.lanes], page.baseline), elem_classes="dl-prose"
         )
     with gr.Row():
         details["file"] = gr.DownloadButton(
             "Download the traces", value=str(shown) if shown else None, size="sm", elem_id=f"{page.id}-download"
         )
+        if page.export is not None:
+            details["export"] = gr.DownloadButton(
+                "Download the forecasts (CSV)", value=exported(page, traces), size="sm", elem_id=f"{page.id}-export"
+            )
         details["open"] = gr.UploadButton("Open traces", file_types=[".gz"], size="sm", elem_id=f"{page.id}-open")
     return details
 
@@ -172,7 +182,7 @@ def _connect(
     showing: gr.State,
 ) -> None:
     """Events. Only compute waits for the device; all others answer at once."""
-    tables_out = [details["summary"], details["steps"], details["file"]]
+    tables_out = [details[name] for name in ("summary", "steps", "file", "export") if name in details]
 
     def on_run(request: gr.Request, *values: Any) -> Iterator[Any]:
         yield from run(page, lab, form.read(values), request.session_hash or "")
@@ -194,7 +204,7 @@ def _connect(
     for kind, chip in buttons["chips"].items():
         chip.click(partial(_choose, page, form, kind), showing, [*form.outputs, board, *tables_out], **QUICK)
     menus = [lane.strategy for lane in form.lanes]
-    gr.on([m.change for m in menus], lambda *chosen: explain(chosen), menus, details["how"], **QUICK)
+    gr.on([m.change for m in menus], lambda *s: explain(s, page.baseline), menus, details["how"], **QUICK)
     opened = partial(_open_file, page)
     details["open"].upload(opened, details["open"], [board, showing, *tables_out], **TELLING)
     blocks = gr.context.Context.root_block
@@ -210,7 +220,7 @@ def _connect(
 def run(page: Page, lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[tuple[Any, ...]]:
     """Race the lanes of a form: snapshots while it runs, then the tables. Closing this frees the device.
 
-    Yields values for board, Run, Stop, seed, what is shown, summary, steps and file.
+    Yields values for board, Run, Stop, seed, what is shown, summary, steps, file, and the export where there is one.
     """
     same = gr.skip()
     try:
@@ -218,7 +228,8 @@ def run(page: Page, lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[t
         race = lab.race(requests, form["precision"], owner)
     except UserError as error:
         raise gr.Error(str(error), duration=12, print_exception=False, title="This cannot run yet") from error
-    snapshots, first = live(race, page.film), True
+    snapshots, first = live(race, page.film, "" if page.film is None else page.unit), True
+    extra = () if page.export is None else (same,)
     for _ in race.start().watch():
         over = race.over
         board = snapshots.take(race.lanes, race.ahead)
@@ -229,14 +240,16 @@ def run(page: Page, lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[t
             if first
             else (same,) * 4
         )
-        yield board, *head, same, same, same
+        yield board, *head, same, same, same, *extra
         first = False
     environment = lab.catalog(form["precision"]).environment()
     label = f"on {time.strftime('%Y-%m-%d')}, {machine(environment)}"
     with tempfile.TemporaryDirectory(prefix="decoding-lab-") as folder:  # gradio copies the file when it is yielded
         file = tables.download(race.id, race.lanes, label, Path(folder))
         done = (tables.summary_rows(race.lanes, page.film), tables.step_rows(race.lanes), file)
-        yield board, gr.Button(interactive=True), gr.Button(interactive=False), requests[0].seed, "live", *done
+        if page.export is not None:
+            extra = (exported(page, [lane.trace for lane in race.lanes if lane.trace], Path(folder)),)
+        yield board, gr.Button(interactive=True), gr.Button(interactive=False), requests[0].seed, "live", *done, *extra
 
 
 def make_link(page_id: str, form: Mapping[str, Any]) -> str:
@@ -247,10 +260,27 @@ def make_link(page_id: str, form: Mapping[str, Any]) -> str:
     return link
 
 
-def explain(chosen: Sequence[str]) -> str:
+def exported(page: Page, traces: Sequence[Trace], folder: Path | None = None) -> str | None:
+    """A file with what the traces hold, in a folder that stays as long as the process if none is given."""
+    text = page.export(traces) if page.export is not None and traces else ""
+    if not text:
+        return None
+    path = (folder or Path(_folder())) / f"decoding-lab-{page.id}-{zlib.crc32(text.encode()):08x}.csv"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@cache
+def _folder() -> str:
+    made = tempfile.TemporaryDirectory(prefix="decoding-lab-")
+    atexit.register(made.cleanup)
+    return made.name
+
+
+def explain(chosen: Sequence[str], baseline: str = BASELINE) -> str:
     """What the chosen strategies do, from the docstrings of their own files."""
     parts = []
-    for found in (strategies().get(s) for s in dict.fromkeys([BASELINE, *chosen])):
+    for found in (strategies().get(s) for s in dict.fromkeys([baseline, *chosen])):
         if found is not None:
             text = inspect.getdoc(sys.modules[found.run.__module__]) or ""
             rest = text.partition("\n\n")[2].replace("\nShow: ", "\n\n**Watch** ").replace("\n\n\n", "\n\n")
@@ -279,7 +309,7 @@ def _choose(page: Page, form: Form, kind: str, showing: str) -> tuple[Any, ...]:
     """An example's form; with its recorded race and that race's settings as long as no live race is shown."""
     path = page.recorded(kind)
     if path is None or showing != "recorded":
-        return *form.fill(page.asked(kind)), *(gr.skip() for _ in range(4))
+        return *form.fill(page.asked(kind)), *(gr.skip() for _ in range(4 + (page.export is not None)))
     return *form.fill(page.form_of(tables.load_race(path)[0])), *_recorded(page, path)
 
 
@@ -287,7 +317,8 @@ def _recorded(page: Page, path: Path) -> tuple[Any, ...]:
     """Values for board, summary, steps and file."""
     value, traces = page.show(path)
     lanes = [finished(trace) for trace in traces]
-    return value, tables.summary_rows(lanes, page.film), tables.step_rows(lanes), str(path)
+    made = (value, tables.summary_rows(lanes, page.film), tables.step_rows(lanes), str(path))
+    return made if page.export is None else (*made, exported(page, traces))
 
 
 def _open_file(page: Page, path: str) -> tuple[Any, ...]:

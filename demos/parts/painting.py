@@ -225,7 +225,7 @@ def loaded(path: str) -> str:
 
 def brushed(brush: str) -> dict[str, str]:
     """Fields of a prompt for what the brush holds: {} for nothing. Raises UserError where it cannot be read."""
-    if not brush:
+    if brush in ("", EMPTY):
         return {}
     try:
         held = json.loads(brush)
@@ -240,13 +240,13 @@ def brushed(brush: str) -> dict[str, str]:
 
 
 def brush_of(raw: Mapping[str, Any]) -> str:
-    """What the brush held for this prompt, as far as the codec's canvas tells; "" where it held nothing."""
+    """What the brush held for this prompt, as far as the codec's canvas tells; EMPTY where it held nothing."""
     if not raw.get("image") or not raw.get("mask"):
-        return ""
+        return EMPTY
     codec = palette_codec()
     canvas = np.asarray(given_canvas(codec, Request("", dict(raw))))
     if not (canvas != UNKNOWN).any():
-        return ""
+        return EMPTY
     side, mask = codec.tokenizer.side, (canvas == UNKNOWN).reshape(codec.grid)
     every = codec.sizes[0] // side
     return _packed(codec.decode(canvas.tolist())[::every, ::every], mask.astype(np.uint8))

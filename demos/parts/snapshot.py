@@ -16,7 +16,7 @@ from typing import Any
 from backend.registry import strategies
 from backend.trace import DRAFTED, Trace
 from backend.types import Fate, Mark, Step
-from demos.parts.films import Film, Filmer
+from demos.parts.films import Filmer
 from demos.parts.race import Lane, Race, State
 from demos.parts.why import Cost, is_target, why_slower
 
@@ -37,7 +37,8 @@ class LaneLog:
     with kept, judged, depth (drafted positions), roles and figures of this step alone, and a mark as
     [slot behind the prompt, text, fate, token, p, q, parent, [[text, p], ...]], empty tails left out. Seconds of a
     target's parts count as the target's, their calls and rows only in the roles. Where there is a film, units are its
-    own, and behind the figures stands what the step changed in the picture, "" for nothing; see `films.pack`.
+    own, and behind the figures stands what the step changed in the picture, nothing for nothing; see `films.pack` and
+    `Fan.frame`. Forecasts have no marks: their frames say all.
     """
 
     text: str = ""
@@ -45,7 +46,7 @@ class LaneLog:
     written: dict[int, int] = field(default_factory=dict)
     totals: list[float] = field(default_factory=lambda: [0.0] * 7)  # clock, calls x 2, rows x 2, seconds x 2
     agreed: int = 0  # slots up to which the text was found equal to the baseline's
-    film: Film | None = None
+    film: Any = None
 
     def add(self, trace: Trace) -> None:
         """Append the steps that are new in `trace`."""
@@ -66,7 +67,7 @@ class LaneLog:
     @property
     def units(self) -> int:
         """What was written: tokens, or cells of a picture."""
-        return len(self.written) if self.film is None else self.film.units
+        return len(self.written) if self.film is None else int(self.film.units)
 
     @property
     def cost(self) -> Cost:
@@ -84,8 +85,8 @@ class LaneLog:
         frame = "" if self.film is None else self.film.frame(step)
         clock, *rest = self._count(step)
         kept = sum(m.fate is Fate.KEPT for m in drafted)
-        depth = len({m.slot for m in drafted})
-        marks = [_mark(trace, mark, start) for mark in step.marks]
+        depth = len({m.slot for m in drafted} if not _is_fan(self.film) else frame.get("k", ()))
+        marks = [_mark(trace, mark, start) for mark in step.marks] if not _is_fan(self.film) else []
         roles = {r: [n, step.rows.get(r, 0), round(step.spent.get(r, 0.0), 6)] for r, n in step.calls.items() if n}
         line = [clock, self.units, *rest, kept, len(drafted), depth, step.note, marks, roles]
         if step.figures or frame:
@@ -108,11 +109,12 @@ class Snapshots:
     """Makes the growing snapshots of one race, live or recorded."""
 
     def __init__(
-        self, run_id: str, num_lanes: int, *, recorded: str = "", notice: str = "", film: Filmer | None = None
+        self, run_id: str, num_lanes: int, *, recorded: str = "", notice: str = "", film: Filmer | None = None,
+        unit: str = "",
     ) -> None:
         """recorded: when and where it was recorded; empty for a live race. notice: a sentence shown above the lanes.
 
-        film: makes pictures of traces, for races of painters.
+        film: makes pictures or fans of traces. unit: what lanes write, one of it; as usual for a film if left out.
         """
         self._id = run_id
         self._rev = 0
@@ -120,8 +122,10 @@ class Snapshots:
         self._notice = notice
         self._logs = [LaneLog() for _ in range(num_lanes)]
         self._final: dict[int, dict[str, Any]] = {}
+        self._scores: dict[int, dict[str, float]] = {}
         self._start = time.perf_counter()
         self._film = film
+        self._unit = unit or ("token" if film is None else "cell")
 
     def take(self, lanes: Sequence[Lane], ahead: int = 0) -> dict[str, Any]:
         """The snapshot of these lanes now."""
@@ -143,16 +147,16 @@ class Snapshots:
             "wall": 0.0 if self._recorded else round(time.perf_counter() - self._start, 2),
             "unit": self._unit,
             "seeds": several_seeds(lanes),
-            "prompt": max((prompt_text(lane.request.prompt) for lane in lanes), key=len),
+            "prompt": self._prompt(lanes),
             "budget": request.budget,
             "seed": request.seed,
             "temperature": request.sampling.temperature,
             "lanes": [self._lane(i, lanes) for i in range(len(lanes))],
         }
 
-    @property
-    def _unit(self) -> str:
-        return "token" if self._film is None else "cell"
+    def _prompt(self, lanes: Sequence[Lane]) -> str:
+        titles = [log.film.title for log in self._logs if _is_fan(log.film)]
+        return titles[0] if titles else max((prompt_text(lane.request.prompt) for lane in lanes), key=len)
 
     def _lane(self, i: int, lanes: Sequence[Lane]) -> dict[str, Any]:
         lane, known = lanes[i], strategies().get(lanes[i].request.strategy)
@@ -176,6 +180,7 @@ class Snapshots:
             "why": why_slower(self._logs[i].cost, self._logs[0].cost, self._unit) if i else "",
             "budget": request.budget,
             "picture": film.head if film else None,
+            "scores": self._scored(i, lane),
             "log": self._logs[i].text,
         }
 
@@ -201,6 +206,8 @@ class Snapshots:
             return {"kind": "baseline"}
         if lane.trace is None or base.trace is None or not lane.trace.steps or not base.trace.steps:
             return {"kind": ""}
+        if _is_fan(self._logs[i].film):
+            return self._against(i, lanes)
         models = [trace.request.models.get("target", "") for trace in (lane.trace, base.trace)]
         if self._film is not None and models[0] != models[1]:
             return {"kind": "model"}
@@ -216,6 +223,32 @@ class Snapshots:
         slot = self._logs[i].same_as(self._logs[0], start)
         return self._verdict(None if slot is None else slot - start, None, lane, over=False)
 
+    def _against(self, i: int, lanes: Sequence[Lane]) -> dict[str, Any]:
+        """A forecast against lane 1's, when both are whole: same | sample | model | nothing to say."""
+        lane, base = lanes[i], lanes[0]
+        assert lane.trace is not None
+        assert base.trace is not None
+        fans = self._logs[i].film, self._logs[0].film
+        models = [trace.request.models.get("target", "") for trace in (lane.trace, base.trace)]
+        if models[0] != models[1]:
+            return {"kind": "model"}
+        if not (lane.state is base.state is State.DONE) or fans[0].levels or fans[1].levels:
+            return {"kind": ""}
+        if fans[0].same_as(fans[1]):
+            return {"kind": "same", "over": True}
+        known = strategies().get(lane.request.strategy)
+        lossless = known is not None and known.promises(lane.trace.request.knobs).value == "lossless"
+        return {"kind": "sample" if lossless else ""}
+
+    def _scored(self, i: int, lane: Lane) -> dict[str, float]:
+        """What a whole forecast is worth against the truth; {} for everything else."""
+        if not _is_fan(self._logs[i].film) or lane.trace is None or not lane.state.over:
+            return {}
+        if i not in self._scores:
+            found = self._logs[i].film.scores(lane.trace)
+            self._scores[i] = {name: float(f"{x:.4g}") for name, x in found.items()}
+        return self._scores[i]
+
     @staticmethod
     def _verdict(slot: int | None, gap: float | None, lane: Lane, over: bool) -> dict[str, Any]:
         if slot is None:
@@ -224,16 +257,16 @@ class Snapshots:
         return {"kind": kind, "at": slot, "gap": gap, "over": over}
 
 
-def live(race: Race, film: Filmer | None = None) -> Snapshots:
+def live(race: Race, film: Filmer | None = None, unit: str = "") -> Snapshots:
     """The snapshots of a race that is about to run."""
-    return Snapshots(race.id, len(race.lanes), film=film)
+    return Snapshots(race.id, len(race.lanes), film=film, unit=unit)
 
 
 def recorded(
-    traces: Sequence[Trace], label: str, run_id: str = "recorded", film: Filmer | None = None
+    traces: Sequence[Trace], label: str, run_id: str = "recorded", film: Filmer | None = None, unit: str = ""
 ) -> dict[str, Any]:
     """One snapshot of finished traces. label: when and where they were recorded."""
-    snapshots = Snapshots(run_id, len(traces), recorded=label, film=film)
+    snapshots = Snapshots(run_id, len(traces), recorded=label, film=film, unit=unit)
     return snapshots.take([finished(trace) for trace in traces])
 
 
@@ -271,6 +304,10 @@ def prompt_text(prompt: Any) -> str:
         if isinstance(texts, list)
         else str(prompt.get("text", prompt.get("prompt", "")))
     )
+
+
+def _is_fan(film: Any) -> bool:
+    return getattr(film, "unit", "") == "value"
 
 
 def _short(figure: float) -> float | None:

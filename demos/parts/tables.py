@@ -13,6 +13,7 @@ from typing import Any
 from backend.errors import UserError
 from backend.registry import strategies
 from backend.trace import SCHEMA, Summary, Trace
+from demos.parts.fans import is_forecast
 from demos.parts.films import Filmer, developed, is_picture
 from demos.parts.race import Lane
 from demos.parts.snapshot import recorded
@@ -79,7 +80,7 @@ def summary_rows(lanes: Sequence[Lane], film: Filmer | None = None) -> list[list
                 _modelled(s, base),
                 s.speedup_time(base),
             ]
-            against = _against(lane, lanes[0], film is not None)
+            against = _against(lane, lanes[0], film)
         rows.append([
             _title(lane.request.strategy), s.new_slots, s.num_target_calls, s.num_draft_calls, round(s.seconds, 3),
             round(s.units_per_second, 2), round(s.mean_acceptance_length, 3),
@@ -131,14 +132,20 @@ def load_race(path: Path) -> tuple[list[Trace], str]:
     return traces, str(data.get("recorded", ""))[:200]
 
 
-def show_file(path: Path, film: Filmer | None = None) -> tuple[dict[str, Any], list[Trace]]:
-    """The snapshot of a recorded file, and its traces; film: where they paint. Raises UserError."""
+def kind_of(trace: Trace) -> str:
+    """The tab that shows a trace: text, image or forecasting."""
+    return "forecasting" if is_forecast(trace) else "image" if is_picture(trace) else "text"
+
+
+def show_file(path: Path, film: Filmer | None = None, unit: str = "") -> tuple[dict[str, Any], list[Trace]]:
+    """The snapshot of a recorded file, and its traces; film: where they paint or forecast. Raises UserError."""
     traces, label = load_race(path)
-    if any(is_picture(trace) != (film is not None) for trace in traces):
-        right = "text" if film else "image"
-        raise UserError(f"{path.name} is a race of another kind; open it in the {right} tab.")
+    wanted = "text" if film is None else "forecasting" if unit == "value" else "image"
+    other = next((kind for trace in traces if (kind := kind_of(trace)) != wanted), None)
+    if other is not None:
+        raise UserError(f"{path.name} is a race of another kind; open it in the {other} tab.")
     name = f"{path.name.removesuffix('.json.gz')}-{zlib.crc32(path.read_bytes()):08x}"
-    return recorded(traces, label or "from a file", name, film), traces
+    return recorded(traces, label or "from a file", name, film, unit), traces
 
 
 def download(race_id: str, lanes: Sequence[Lane], label: str, folder: Path) -> str | None:
@@ -158,14 +165,19 @@ def _why(lane: Lane, base: Lane, film: Filmer | None) -> str:
         return ""
     if film is None:
         return why_slower(Cost.of(lane.trace), Cost.of(base.trace))
-    mine, theirs = (replace(Cost.of(t), units=developed(t, film).units) for t in (lane.trace, base.trace))
-    return why_slower(mine, theirs, "cell")
+    made = [developed(t, film) for t in (lane.trace, base.trace)]
+    costs = (replace(Cost.of(t), units=m.units) for t, m in zip((lane.trace, base.trace), made, strict=True))
+    return why_slower(*costs, made[0].unit)
 
 
-def _against(lane: Lane, base: Lane, painted: bool = False) -> str:
+def _against(lane: Lane, base: Lane, film: Filmer | None) -> str:
     assert lane.trace is not None
+    painted = film is not None
     if painted and base.trace and lane.trace.request.models.get("target") != base.trace.request.models.get("target"):
         return "another model"
+    if film is not None and base.trace and is_forecast(lane.trace):
+        same = developed(lane.trace, film).same_as(developed(base.trace, film))
+        return "same paths" if same else "another sample" if not is_lossy(lane) else "another forecast"
     if base.trace and lane.trace.prompt != base.trace.prompt:
         return "other prompts"
     found = lane.trace.difference(base.trace) if base.trace else None
@@ -174,6 +186,12 @@ def _against(lane: Lane, base: Lane, painted: bool = False) -> str:
     gap = "" if found.gap is None else f" (gap {found.gap:.2g})"
     other = "another sample" if lane.request.sampling.temperature > 0 else f"differs{gap}"
     return f"{other} from {'cell' if painted else 'token'} {found.slot - len(lane.trace.prompt) + 1}"
+
+
+def is_lossy(lane: Lane) -> bool:
+    """Whether a lane promises nothing about the law of what it writes."""
+    known = strategies().get(lane.request.strategy)
+    return known is not None and known.promises(lane.request.knobs).value == "lossy"
 
 
 def _title(strategy_id: str) -> str:

@@ -48,6 +48,30 @@ def brush_box(value: str, race: str) -> gr.HTML:
     return gr.HTML(value, js_on_load=_mount("mountBrush"), elem_id=f"{race}-brush", race=race, **STATIC)
 
 
+def series_card(value: dict[str, Any], name: str) -> gr.HTML:
+    """The series that is about to be forecast; see `forecast_form.reading`."""
+    return gr.HTML(value, js_on_load=_mount("mountSeries"), elem_id=f"{name}-series", **STATIC)
+
+
+def scores_table(race: str) -> gr.HTML:
+    """Speed and accuracy of the lanes of that race."""
+    return gr.HTML(js_on_load=_mount("mountScores"), elem_id=f"{race}-scores", race=race, **STATIC)
+
+
+def backtest_board(value: dict[str, Any] | None, name: str) -> gr.HTML:
+    """Scores of lanes over origins, from snapshots of `demos.parts.backtest`."""
+    return gr.HTML(
+        value, js_on_load=_mount("mountBacktest"), elem_id=f"{name}-backtest", plotly=url(plotly_js()), **STATIC
+    )
+
+
+def predictability_board(value: dict[str, Any] | None, name: str) -> gr.HTML:
+    """Acceptance, sweeps and error against Lyapunov exponents, from `backend.predictability`."""
+    return gr.HTML(
+        value, js_on_load=_mount("mountPredictability"), elem_id=f"{name}-chaos", plotly=url(plotly_js()), **STATIC
+    )
+
+
 def gallery_table(value: dict[str, Any] | None, name: str) -> gr.HTML:
     """Rows of strategies that can be sorted, from snapshots of `demos.parts.parade`."""
     return gr.HTML(value, js_on_load=_mount("mountGallery"), elem_id=f"{name}-table", **STATIC)

@@ -359,12 +359,13 @@ def test_files_hold_models_in_bytes_and_refuse_other_codes(tmp_path: Path) -> No
 
 def test_the_catalog_knows_the_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = Catalog("cpu", "float32")
-    assert catalog.default_target(ScaleSession) == "house/portraits-scales"
+    assert catalog.default_target(ScaleSession) == "house/portraits-flex"
     assert catalog.default_target(FlexibleSession) == "house/portraits-flex"
     assert catalog.default_target(RedrawingSession) == "house/portraits-redraw"
     assert catalog.default("refiner", "house/portraits-markov") == "house/portraits-scales-small"
-    with pytest.raises(UserError, match="no refiner model for house/portraits-flex"):
-        catalog.default("refiner", "house/portraits-flex")
+    assert catalog.default("refiner", "house/portraits-flex") == "house/portraits-flex-small"
+    with pytest.raises(UserError, match="no refiner model for house/portraits-bands"):
+        catalog.default("refiner", "house/portraits-bands")
     assert catalog.default("refiner", "house/portraits-scales@cfg=3") == "house/portraits-scales-small@cfg=3"
     with pytest.raises(UserError, match="no draft model for house/portraits-scales"):
         catalog.default("draft", "house/portraits-scales")

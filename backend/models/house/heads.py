@@ -305,10 +305,14 @@ class Eagle(Chained):
     def _rows(
         self, ids_N: Tensor, feature_NC: Tensor, positions_N: Tensor, cache: Any, visible_NS: Tensor | None, last: int
     ) -> tuple[Tensor, Tensor]:
-        embed_NC = self.words.embed_VC[ids_N].to(self.dtype)
+        embed_NC = self._embedded(ids_N, positions_N)
         x_NI = torch.cat((embed_NC, feature_NC.to(self.dtype)), dim=1).mul_(self._scale_I)
         fused_NC = self._fuse(x_NI).to(wide(self.dtype))
         return self._layer.forward_rows(fused_NC, positions_N, cache, visible_NS, last)
+
+    def _embedded(self, ids_N: Tensor, positions_N: Tensor) -> Tensor:
+        """What the layer reads of tokens at these positions, [N, C] in its type."""
+        return self.words.embed_VC[ids_N].to(self.dtype)
 
 
 def packer(dtype: torch.dtype, in_bytes: bool) -> Callable[..., LinearMap]:
@@ -331,7 +335,7 @@ def pack_heads(heads: Heads, words: Words, dtype: torch.dtype, in_bytes: bool = 
 
 
 def save_heads(path: Path, heads: Heads, ids_K: Tensor, odds: list[list[float]], bits: int = 8) -> None:
-    """Write the heads with matrices of 8 or 6 bits (see `rounded`), and all else in float32. Folds their norms.
+    """Write the heads with matrices of so many bits (see `rounded`), and all else in float32. Folds their norms.
 
     odds: [k][r] is how often the r-th best guess for place k was right. bits: 6 leave 8 to Hydra's straight maps, which
     lose most by rounding.

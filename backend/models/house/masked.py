@@ -68,11 +68,12 @@ class Mural:
     """A frozen masked model: logits of whole canvases, several in one call.
 
     Args:
-        llama: its weights, usually packed. layout: of its sequences.
+        llama: its weights, usually packed. layout: of its sequences. more: rows of its embedding behind the mask.
     """
 
-    def __init__(self, llama: Llama, layout: Layout) -> None:
-        assert llama.config.extra_inputs == layout.extra_inputs + 1, "a model of other conditions or another grid"
+    def __init__(self, llama: Llama, layout: Layout, more: int = 0) -> None:
+        wanted = layout.extra_inputs + 1 + more
+        assert llama.config.extra_inputs == wanted, "a model of other conditions or another grid"
         self.llama, self.layout, self.config = llama, layout, llama.config
         self.vocab_size, self.device = llama.vocab_size, llama.device
         self._turn_T1P = turns_of(layout, llama.config, wide(llama.dtype)).to(llama.device)
@@ -84,8 +85,12 @@ class Mural:
     @torch.inference_mode()
     def logits(self, conditions_BA: Tensor, canvas_BL: Tensor) -> Tensor:
         """Logits [B, L, V], float32 at least, of every slot. canvas_BL: codes, -1 where unknown."""
-        batch = len(canvas_BL)
-        read_BL = torch.where(canvas_BL < 0, mask_of(self.layout), canvas_BL)
+        return self.told(conditions_BA, torch.where(canvas_BL < 0, mask_of(self.layout), canvas_BL))
+
+    @torch.inference_mode()
+    def told(self, conditions_BA: Tensor, read_BL: Tensor) -> Tensor:
+        """The same for rows of the embedding in the place of codes."""
+        batch = len(read_BL)
         ids_BT = torch.cat((conditions_BA + self._starts_A, read_BL), dim=1)
         packed, length = self.llama.weights(), ids_BT.shape[1]
         h_NC = (self.llama.embeddings(ids_BT) + self._place_TC).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Files of house models that have a vocabulary of their own: matrices of 8 or 6 bits, with their sizes as metadata."""
+"""Files of house models that have a vocabulary of their own: matrices of few bits, with their sizes as metadata."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS: dict[str, tuple[type, type]] = {"llama": (LlamaConfig, Llama), "two-level
 
 
 def save_own(path: Path, model: Llama | TwoLevel, bits: int = 8) -> None:
-    """Write an unpacked model, its matrices in 8 or 6 bits; see `rounded`."""
+    """Write an unpacked model, its matrices in so many bits; see `rounded`."""
     kind = next(name for name, (_, made) in KINDS.items() if isinstance(model, made))
     state = rounded.in_bits({name: weight.detach().float().cpu() for name, weight in model.state_dict().items()}, bits)
     save_file(state, path, metadata={"kind": kind, "config": json.dumps(asdict(model.config))})

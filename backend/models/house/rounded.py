@@ -1,84 +1,105 @@
-"""Weights in files: matrices in whole numbers of 8 or 6 bits with a step for each row and group of columns.
+"""Weights in files: matrices in whole numbers of a few bits, with a step for each row and group of columns.
 
-Six bits are codes of the whole numbers from -31 to 31, four of them in three bytes, the first in the lowest bits.
+Whole numbers are stored as bytes under a Huffman code. They are bell-shaped, so that 6 bits take about 5.6 in a file,
+and 8 bits about 7.7; which of them it was, a reader need not know.
 
-Letters: O rows, I columns, G groups of columns, B bytes of a row.
+Letters: O rows, I columns, G groups of columns, Z bytes of a file.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 STEP = ".step"  # ending of the name of a matrix's steps
+SHAPE = ".shape"  # ending of the name of a matrix's rows and columns
 GROUP = 64  # columns that share a step, where a matrix has a multiple of them; else all do
 LEAST = 1e-12  # step of a group of zeros
-MIDDLE = 32  # six-bit code of the whole number 0; code 0 fills up the last three bytes of a row
 
 
 def in_bytes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state with every matrix rounded to int8, and its steps [O, G] float32 beside it; other tensors unchanged."""
+    """The state with every matrix rounded to 8 bits; see `in_bits`."""
     return in_bits(state, 8)
 
 
-def in_bits(state: Mapping[str, Tensor], bits: int = 6, finer: Collection[str] = ()) -> dict[str, Tensor]:
-    """The state with every matrix rounded to `bits` bits, 6 or 8 (8: as `in_bytes`).
+def in_bits(
+    state: Mapping[str, Tensor], bits: int = 6, finer: Collection[str] = (), finer_bits: int = 8
+) -> dict[str, Tensor]:
+    """The state with every matrix [O, I] rounded to `bits` bits, from 4 to 8; other tensors unchanged.
 
-    Six bits are uint8 [O, B] with B = 3 ceil(I / 4), their steps bfloat16. finer: names of matrices that take 8 bits
-    in any case. Raises ValueError for other numbers of bits.
+    A matrix becomes uint8 [Z]; its steps [O, G] stand beside it, float32 for 8 bits and bfloat16 for fewer, and its
+    shape. finer: names of matrices that take `finer_bits`. Raises ValueError for other numbers of bits.
     """
-    if bits not in (6, 8):
-        raise ValueError(f"weights can be stored in 6 or 8 bits, not in {bits}")
     out: dict[str, Tensor] = {}
     for name, weight in state.items():
         if weight.dim() == 2:
-            weight, out[name + STEP] = _stored(weight.float(), 8 if name in finer else bits)
-        out[name] = weight.contiguous()
+            whole_OI, step_OG = _rounded(weight.float(), finer_bits if name in finer else bits)
+            out |= {name: _coded(whole_OI), name + STEP: step_OG, name + SHAPE: torch.tensor(weight.shape)}
+        else:
+            out[name] = weight.contiguous()
+    return out
+
+
+def recoded(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state whose matrices are int8 [O, I] beside their steps, coded as `in_bits` codes them; nothing is lost."""
+    out: dict[str, Tensor] = {}
+    for name, weight in stored.items():
+        if weight.dtype == torch.int8 and name + STEP in stored:
+            out |= {name: _coded(weight), name + SHAPE: torch.tensor(weight.shape)}
+        else:
+            out[name] = weight
     return out
 
 
 def from_bytes(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `in_bytes` or `in_bits` was given, its matrices as float32; a state that holds neither comes back as it is.
+    """What `in_bits` was given, its matrices as float32; a state that holds none of its matrices comes back as it is.
 
-    Steps may be [O], too: one for each row.
+    Matrices may be int8 [O, I], too, and steps [O]: one for each row.
     """
-    steps = {name.removesuffix(STEP): step for name, step in stored.items() if name.endswith(STEP)}
-    weights = {name: weight for name, weight in stored.items() if not name.endswith(STEP)}
-    return {name: _scaled(w, steps[name]) if name in steps else w for name, w in weights.items()}
+    out: dict[str, Tensor] = {}
+    for name, weight in stored.items():
+        if name.endswith(STEP) or name.endswith(SHAPE):
+            continue
+        step = stored.get(name + STEP)
+        if step is not None:
+            shape = stored.get(name + SHAPE)
+            weight = _scaled(weight if shape is None else _decoded(weight, shape.tolist()), step)
+        out[name] = weight
+    return out
 
 
-def _stored(weight_OI: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """A matrix as files hold it, and its steps [O, G]."""
+def _rounded(weight_OI: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """A matrix as whole numbers int8, and its steps [O, G]."""
+    if not 4 <= bits <= 8:
+        raise ValueError(f"weights can be stored in 4 to 8 bits, not in {bits}")
     most = 2 ** (bits - 1) - 1
     size = GROUP if weight_OI.shape[1] % GROUP == 0 else weight_OI.shape[1]
     parts_OGI = weight_OI.reshape(len(weight_OI), -1, size)
     step_OG1 = (parts_OGI.abs().amax(dim=2, keepdim=True) / most).clamp_min(LEAST)
-    if bits == 6:
+    if bits < 8:
         step_OG1 = step_OG1.to(torch.bfloat16)
     whole_OI = (parts_OGI / step_OG1.float()).round().to(torch.int8).flatten(1)
-    return whole_OI if bits == 8 else _packed(whole_OI), step_OG1.squeeze(2).contiguous()
+    return whole_OI, step_OG1.squeeze(2).contiguous()
 
 
-def _packed(whole_OI: Tensor) -> Tensor:
-    """Whole numbers from -31 to 31 as uint8 [O, B]."""
-    code_OI = F.pad(whole_OI + MIDDLE, (0, -whole_OI.shape[1] % 4)).to(torch.uint8)
-    a, b, c, d = code_OI.reshape(len(code_OI), -1, 4).unbind(2)
-    return torch.stack((a | b << 6, b >> 2 | c << 4, c >> 4 | d << 2), dim=2).flatten(1)
+def _coded(whole_OI: Tensor) -> Tensor:
+    """Whole numbers int8 as uint8 [Z]: a raw deflate stream, Huffman codes alone, for weights hold no repeats."""
+    coder = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_HUFFMAN_ONLY)
+    coded = coder.compress(whole_OI.cpu().contiguous().numpy().tobytes()) + coder.flush()
+    return torch.from_numpy(np.frombuffer(coded, np.uint8).copy())
 
 
-def _unpacked(byte_OB: Tensor) -> Tensor:
-    """The whole numbers int8 [O, I] of `_packed`."""
-    x, y, z = byte_OB.reshape(len(byte_OB), -1, 3).unbind(2)
-    code_OI = torch.stack((x, x >> 6 | y << 2, y >> 4 | z << 4, z >> 2), dim=2).flatten(1) & 63
-    columns = int(code_OI[0].count_nonzero())
-    return code_OI[:, :columns].to(torch.int8) - MIDDLE
+def _decoded(coded_Z: Tensor, shape: list[int]) -> Tensor:
+    """The whole numbers int8 [O, I] of `_coded`, on the device of the code."""
+    whole = np.frombuffer(zlib.decompress(coded_Z.cpu().numpy().tobytes(), -15), np.int8)
+    return torch.from_numpy(whole.reshape(shape).copy()).to(coded_Z.device)
 
 
-def _scaled(stored: Tensor, step: Tensor) -> Tensor:
-    whole_OI = _unpacked(stored) if stored.dtype == torch.uint8 else stored
+def _scaled(whole_OI: Tensor, step: Tensor) -> Tensor:
     rows = len(whole_OI)
     step_OG1 = step.float().reshape(rows, -1, 1)
     return (whole_OI.float().reshape(rows, step_OG1.shape[1], -1) * step_OG1).flatten(1)

@@ -359,9 +359,9 @@ def new_scales(config: ScalesConfig, pyramid: Pyramid) -> Scales:
     return model
 
 
-def save_scales(path: Path, model: Scales) -> None:
-    """Write a model in weights of one byte."""
-    state = rounded.in_bytes({name: weight.detach().float().cpu() for name, weight in model.state_dict().items()})
+def save_scales(path: Path, model: Scales, bits: int = 8) -> None:
+    """Write a model, its matrices in so many bits; see `rounded`."""
+    state = rounded.in_bits({name: weight.detach().float().cpu() for name, weight in model.state_dict().items()}, bits)
     told = {"config": json.dumps(asdict(model.config)), "pyramid": model.pyramid.fingerprint}
     save_file(state, path, metadata=told)
 

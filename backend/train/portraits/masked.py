@@ -169,7 +169,7 @@ def save(job: MaskedJob, model: Llama, pictures: int, held: int = HELD) -> None:
     """Write the model and its card, with everything measured."""
     path = job.out / f"{job.name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_own(path, model)
+    save_own(path, model, bits=6)
     model = read_masked(path, job.device)  # what ships is measured, in its rounded weights
     recipe = job.recipe
     card: dict[str, Any] = {

@@ -195,7 +195,7 @@ def save(job: RasterJob, model: Llama, pictures: int, held: int = HELD) -> None:
     path = job.out / f"{job.name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     before = nats(model, laws_of, *fresh(draw_batch, held))
-    save_own(path, model)
+    save_own(path, model, bits=6 if job.model == "target" else 8)
     model = read_painter(job, job.model)  # what ships is measured, in its rounded weights
     recipe = job.recipe
     card: dict[str, Any] = {

@@ -1,0 +1,261 @@
+"""A frozen forecaster that writes many paths of one series at once: every path has a length and a cache of its own.
+
+Patches stand at slots: those of the context first, then those of a path, then guesses. A row of a call is one path; all
+rows run the same number of patches, which end at different slots, so a row with less to do runs some again.
+
+Letters: S paths, R rows, T patches run in a call, M slots, N patches of the context, I inputs, C features, H heads,
+D numbers of a head, P values of a patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from backend.models.house.forecaster import Forecaster, Laws, Reader, last_known, read_laws, told
+from backend.models.house.layers import LinearMap, norm_floor, pack_linear, rotary_turns, unit_norm, wide
+from backend.models.house.llama import Block, norm_into
+
+SPARE = 16  # slots of a new cache behind those that are asked for
+
+
+class Frozen:
+    """The weights of a forecaster as decoding runs them. Shared by all sessions, never written."""
+
+    def __init__(self, model: Forecaster, dtype: torch.dtype = torch.float32) -> None:
+        def fold(linear: nn.Linear, norm: nn.Module | None) -> LinearMap:
+            return pack_linear(linear.weight, linear.bias, dtype, norm.scale() if norm is not None else None)  # type: ignore[operator]
+
+        self.config, self.dtype, self.speed_P = model.config, dtype, model.speed_P
+        self.device = model.speed_P.device
+        self.num_params = model.num_params
+        self.read, self.law = _packed(model.read, dtype), _packed(model.law, dtype)
+        self.layers = tuple(block.kernels(fold) for block in model.blocks if isinstance(block, Block))
+        self.norm_scale_C = model.norm.scale().to(wide(dtype))
+        self.floor = norm_floor(model.config.dim, model.config.llama.norm_eps, torch.empty(0, dtype=dtype, device=self.device))
+        self.quantiles = model.quantiles.to(dtype).requires_grad_(False)
+
+    def laws(self, h_XC: Tensor, base_X: Tensor, ahead: int) -> Laws:
+        """Laws [..., 1 + ahead] behind patches with these features and last observed values."""
+        out = self.law(h_XC.flatten(0, -2)).unflatten(0, h_XC.shape[:-1])
+        return read_laws(out, base_X, self.config.patch, ahead)
+
+    def run(self, patches_RTWP: Tensor, at_RT: Tensor, cache: Cache, rows_R: Tensor | None) -> Tensor:
+        """Features [R, T, C] of patches at these slots, each with those before it that are read together with it.
+
+        rows_R: their paths, all if None. Keys and values go into the cache, which must hold all earlier slots.
+        """
+        config = self.config
+        rows, count = at_RT.shape
+        h_NC = self.read(told(patches_RTWP.to(self.dtype).flatten(2)).flatten(0, 1))
+        turn_N1P = rotary_turns(at_RT.flatten(), self.speed_P, wide(self.dtype))
+        x_NC = torch.empty_like(h_NC)
+        end = int(at_RT.max()) + 1
+        seen_R1TM = None
+        if count > 1 or int(at_RT.min()) + 1 < end:
+            seen_R1TM = (torch.arange(end, device=at_RT.device) <= at_RT[..., None])[:, None]
+        for i, layer in enumerate(self.layers):
+            norm_into(x_NC, h_NC, self.floor, layer.attn_scale_C)
+            heads_N3HD = layer.qkv(x_NC).view(rows * count, 3 * config.num_heads, -1)
+            turned = heads_N3HD[:, : 2 * config.num_heads]
+            torch.view_as_complex(turned.view(*turned.shape[:-1], -1, 2)).mul_(turn_N1P)
+            q, k, v = heads_N3HD.view(rows, count, 3, config.num_heads, -1).unbind(2)
+            keys, values = cache.put(i, k, v, at_RT, rows_R, end)
+            mixed = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, seen_R1TM)
+            h_NC.add_(layer.out(mixed.transpose(1, 2).reshape(rows * count, -1)))
+            norm_into(x_NC, h_NC, self.floor, layer.ffn_scale_C)
+            gate_NF, up_NF = layer.gate_up(x_NC).chunk(2, dim=-1)
+            h_NC.add_(layer.down(F.silu(gate_NF).mul_(up_NF)))
+        return (unit_norm(h_NC, self.floor) * self.norm_scale_C).view(rows, count, -1)
+
+    def windows(self, patches_RMP: Tensor, at_RT: Tensor) -> Tensor:
+        """The patches at these slots, each with those before it, NaN in front of the series. [R, T, W, P]"""
+        back_W = torch.arange(1 - self.config.window, 1, device=at_RT.device)
+        slots_RTW = at_RT[..., None] + back_W
+        rows_R11 = torch.arange(len(patches_RMP), device=at_RT.device)[:, None, None]
+        found_RTWP = patches_RMP[rows_R11, slots_RTW.clamp_min(0)]
+        return found_RTWP.masked_fill((slots_RTW < 0)[..., None], torch.nan)
+
+
+class Cache:
+    """Keys and values of S paths, [S, H, M, D] for every layer."""
+
+    def __init__(self, net: Frozen, paths: int, slots: int) -> None:
+        c = net.config
+        shape = (2, paths, c.num_heads, slots, c.dim // c.num_heads)
+        self.kv = [torch.zeros(shape, dtype=net.dtype, device=net.device) for _ in net.layers]
+
+    def put(
+        self, layer: int, k: Tensor, v: Tensor, at_RT: Tensor, rows_R: Tensor | None, end: int
+    ) -> tuple[Tensor, Tensor]:
+        """Write keys and values [R, T, H, D]; the rows' own up to slot `end`, [R, H, end, D]."""
+        held, first = self.kv[layer], int(at_RT[0, 0])
+        at_R1 = torch.arange(len(at_RT), device=at_RT.device)[:, None] if rows_R is None else rows_R[:, None]
+        if rows_R is None and end - first == at_RT.shape[1] and bool((at_RT == at_RT[0]).all()):
+            held[0, :, :, first:end], held[1, :, :, first:end] = k.transpose(1, 2), v.transpose(1, 2)
+        else:
+            held[0][at_R1, :, at_RT], held[1][at_R1, :, at_RT] = k, v
+        part = held[:, :, :, :end]
+        if rows_R is not None:
+            part = part[:, rows_R]
+        return part[0], part[1]
+
+    def widen(self, paths: int, slots: int) -> None:
+        """Make room for so many slots, and so many paths where there is one yet: copies of it."""
+        for i, held in enumerate(self.kv):
+            fresh = held.new_zeros((2, paths, held.shape[2], slots, held.shape[4]))
+            fresh[:, :, :, : held.shape[3]] = held
+            self.kv[i] = fresh
+
+    def take(self, rows_R: Tensor) -> None:
+        """Path s becomes a copy of path rows_R[s]."""
+        self.kv = [held[:, rows_R] for held in self.kv]
+
+
+class Strands:
+    """S paths behind one context: their patches, and what was computed of them.
+
+    A patch is computed once: guesses that come back, or are committed as they were, are found in the cache.
+    """
+
+    def __init__(self, net: Frozen, context_T: Tensor, paths: int) -> None:
+        """context_T: values in model units, NaN where missing; its last patch is filled, the first from the right."""
+        self._net = net
+        context_NP = cut(context_T, net.config.patch).to(net.device)
+        self.start = len(context_NP)  # slot of the first patch of a path
+        self.lengths = [0] * paths
+        self._values_SMP = _longer(context_NP.expand(paths, -1, -1), self.start + SPARE)
+        self._hidden_SMC = torch.empty(0)
+        self._done_S = torch.zeros(paths, dtype=torch.long, device=net.device)  # slots that are computed
+        self._cache: Cache | None = None
+
+    @torch.no_grad()
+    def laws(self, draft_RKP: Tensor | None, rows: Sequence[int], ahead: int) -> tuple[Callable[[], Laws], int]:
+        """Bring the cache to what these rows are asked; a way to read laws [R, K + 1, 1 + ahead], and patches run."""
+        ran = self._begin() if self._cache is None else 0
+        drafted = 0 if draft_RKP is None else draft_RKP.shape[1]
+        device = self._done_S.device
+        row_R = torch.tensor(rows, device=device)
+        first_R = self.start + torch.tensor([self.lengths[row] for row in rows], device=device)
+        self._reserve(int(first_R.max()) + drafted)
+        if draft_RKP is not None and drafted:
+            self._guess(draft_RKP.to(self._values_SMP), row_R, first_R)
+        left = int((first_R + drafted - self._done_S[row_R]).max())
+        if left > 0:
+            ran += self._compute(row_R, first_R + drafted, left)
+        at_RK = first_R[:, None] - 1 + torch.arange(drafted + 1, device=device)
+        hidden_RKC, base_RK = self._hidden_SMC[row_R[:, None], at_RK], self._bases(row_R, at_RK)
+        return lambda: self._net.laws(hidden_RKC, base_RK, ahead), ran
+
+    def commit(self, patches_RKP: Tensor, counts: Sequence[int], rows: Sequence[int]) -> None:
+        """Append the first counts[r] patches of row r."""
+        row_R = torch.tensor(rows, device=self._done_S.device)
+        first_R = self.start + torch.tensor([self.lengths[row] for row in rows], device=row_R.device)
+        most = max(counts, default=0)
+        self._reserve(int(first_R.max()) + most)
+        given_RKP = patches_RKP[:, :most].to(self._values_SMP)
+        count_R = torch.tensor(counts, device=row_R.device)
+        self._guess(given_RKP, row_R, first_R, count_R)
+        self._done_S[row_R] = torch.minimum(self._done_S[row_R], first_R + count_R)
+        for row, count in zip(rows, counts, strict=True):
+            self.lengths[row] += count
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Path s becomes a copy of path rows[s], all of the same length."""
+        row_S = torch.tensor(rows, device=self._done_S.device)
+        if self._cache is not None:
+            self._cache.take(row_S)
+            self._hidden_SMC = self._hidden_SMC[row_S]
+        self._values_SMP, self._done_S = self._values_SMP[row_S], self._done_S[row_S]
+        self.lengths = [self.lengths[row] for row in rows]
+
+    def _begin(self) -> int:
+        """Read the context once, for all paths."""
+        net, (paths, slots, _) = self._net, self._values_SMP.shape
+        self._cache = Cache(net, 1, self.start)
+        at_1N = torch.arange(self.start, device=net.device)[None]
+        found_1NWP = net.windows(self._values_SMP[:1], at_1N)
+        hidden_1NC = net.run(found_1NWP, at_1N, self._cache, None)
+        self._cache.widen(paths, slots)
+        self._hidden_SMC = _longer(hidden_1NC.expand(paths, -1, -1), slots)
+        self._done_S.fill_(self.start)
+        return self.start
+
+    def _reserve(self, slots: int) -> None:
+        if slots > self._values_SMP.shape[1]:
+            slots += SPARE
+            self._values_SMP = _longer(self._values_SMP, slots)
+            if self._cache is not None:
+                self._cache.widen(len(self.lengths), slots)
+                self._hidden_SMC = _longer(self._hidden_SMC, slots)
+
+    def _guess(self, given_RKP: Tensor, row_R: Tensor, first_R: Tensor, count_R: Tensor | None = None) -> None:
+        """Write patches behind the paths, as many as count_R says; what was computed of others there is forgotten."""
+        at_RK = first_R[:, None] + torch.arange(given_RKP.shape[1], device=row_R.device)
+        held_RKP, done_R = self._values_SMP[row_R[:, None], at_RK], self._done_S[row_R]
+        same_RK = (held_RKP == given_RKP).all(-1) & (at_RK < done_R[:, None])
+        if count_R is not None:
+            same_RK |= at_RK >= (first_R + count_R)[:, None]
+            given_RKP = torch.where((at_RK < (first_R + count_R)[:, None])[..., None], given_RKP, held_RKP)
+        kept_R = first_R + same_RK.long().cumprod(1).sum(1)
+        self._done_S[row_R] = torch.minimum(done_R, kept_R)
+        self._values_SMP[row_R[:, None], at_RK] = given_RKP
+
+    def _compute(self, row_R: Tensor, end_R: Tensor, count: int) -> int:
+        """Run the `count` patches in front of these slots."""
+        assert self._cache is not None
+        at_RT = (end_R[:, None] + torch.arange(-count, 0, device=row_R.device)).clamp_min(0)
+        whole = len(row_R) == len(self.lengths) and bool((row_R == torch.arange(len(row_R), device=row_R.device)).all())
+        values_RMP = self._values_SMP if whole else self._values_SMP[row_R]
+        found_RTWP = self._net.windows(values_RMP, at_RT)
+        hidden_RTC = self._net.run(found_RTWP, at_RT, self._cache, None if whole else row_R)
+        self._hidden_SMC[row_R[:, None], at_RT] = hidden_RTC
+        self._done_S[row_R] = end_R
+        return at_RT.numel()
+
+    def _bases(self, row_R: Tensor, at_RK: Tensor) -> Tensor:
+        return last_known(self._values_SMP[row_R[:, None], at_RK]).to(self._net.dtype)
+
+
+def cut(context_T: Tensor, patch: int) -> Tensor:
+    """Values as patches [..., N, P], the last one full, the first filled up with NaN in front."""
+    return F.pad(context_T, (-context_T.shape[-1] % patch, 0), value=torch.nan).unflatten(-1, (-1, patch))
+
+
+def band(net: Frozen, context_T: Tensor, futures_RH: Tensor | None, size: int) -> tuple[Tensor, int]:
+    """Quantiles [R, Q, size] of the steps behind a context and what follows it, and how many patches were run."""
+    series_RT = context_T[None] if futures_RH is None else torch.cat((context_T.expand(len(futures_RH), -1), futures_RH), 1)
+    patches_RNP = cut(series_RT, net.config.patch).to(net.device)
+    rows, count = patches_RNP.shape[:2]
+    at_RN = torch.arange(count, device=net.device).expand(rows, -1)
+    with torch.no_grad():
+        hidden_RNC = net.run(net.windows(patches_RNP, at_RN), at_RN, Cache(net, rows, count), None)
+        head = net.quantiles[net.config.sizes.index(size // net.config.patch)]
+        base_R = last_known(patches_RNP[:, -1]).to(net.dtype)
+        out_RQH: Tensor = head(hidden_RNC[:, -1], base_R)
+    return out_RQH, rows * count
+
+
+def _packed(reader: Reader, dtype: torch.dtype) -> LinearMap:
+    """A `Reader` whose two first maps are one."""
+    width = reader.straight.out_features
+    weight = torch.cat((reader.straight.weight, reader.up.weight))
+    bias = torch.cat((reader.straight.bias, reader.up.bias))
+    first = pack_linear(weight, bias, dtype)
+    down = pack_linear(reader.down.weight, reader.down.bias, dtype)
+
+    def read(x_NI: Tensor) -> Tensor:
+        straight, up = first(x_NI).split((width, reader.up.out_features), dim=-1)
+        return straight + down(F.silu(up))
+
+    return read
+
+
+def _longer(x_SMC: Tensor, slots: int) -> Tensor:
+    """The same with zeros behind it."""
+    out = x_SMC.new_zeros(x_SMC.shape[0], slots, x_SMC.shape[2])
+    out[:, : x_SMC.shape[1]] = x_SMC
+    return out

@@ -1,0 +1,1 @@
+"""Training of the house models of series: the mix of windows, held-out cases, baselines and tables."""
