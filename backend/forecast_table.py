@@ -110,6 +110,7 @@ def for_gallery(result: Row) -> dict[str, Any]:
             **r["sums"],
             "strategy": r["strategy"].partition(":")[0],
             "lane": r["strategy"],
+            "horizon": result["environment"]["horizon"],
             "worth": laws.get((r.get("quality") or {}).get("law_of", r["strategy"])),
         }
         for r in result["rows"]

@@ -17,6 +17,7 @@ from backend.protocols import (
     LoopSession,
     Model,
     PathSession,
+    ReorderingPathSession,
     SegmentSession,
     SeriesDiffusionSession,
 )
@@ -25,6 +26,7 @@ TARGETS: dict[type, str] = {  # the model to use where none is named
     ForecastSession: "house/forecaster",
     PathSession: "house/forecaster",
     LookaheadSession: "house/forecaster",
+    ReorderingPathSession: "house/forecaster",
     BandSession: "house/forecaster",
     LagsSession: "house/series-lags",
     LoopSession: "house/series-space",
@@ -35,6 +37,7 @@ TARGETS: dict[type, str] = {  # the model to use where none is named
 PARTNERS: dict[tuple[str, str], str] = {  # by role and target
     ("draft", "house/forecaster"): "house/forecaster-draft",
     ("draft", "house/series-tokens"): "house/series-tokens-draft",
+    ("twin", "house/series-tokens"): "house/series-tokens@skip",
 }
 
 

@@ -30,7 +30,7 @@ from backend.errors import UserError
 from backend.image_prompts import PROMPTS
 from backend.models.house.portrait_judge import PortraitJudge
 from backend.models.house.raster_fleet import can_paint, paint_many
-from backend.protocols import CausalSession, DistilledSession, FleetSession, MaskedSession, ScaleSession
+from backend.protocols import CausalSession, CoarseSession, DistilledSession, FleetSession, MaskedSession, ScaleSession
 from backend.quality import distance, finished, hits, judge, log_likelihood, small
 from backend.registry import find, strategies
 from backend.run import record
@@ -74,7 +74,7 @@ def lanes_here(catalog: Catalog, painter: str) -> list[str]:
 def _target(catalog: Catalog, strategy_id: str, painter: str) -> str | None:
     """The usual target of a strategy on pictures; None where a model that it needs is not here."""
     strategy, here = find(strategy_id), {entry.id: entry for entry in catalog.entries()}
-    if strategy.base not in (*EXACT, DistilledSession):
+    if strategy.base not in (*EXACT, CoarseSession, DistilledSession):
         return None
     try:
         causal = strategy.base is CausalSession

@@ -27,6 +27,20 @@ Strategies that draw every cell with noise of its own paint the same pixel where
 pictures* shows where they do not. *Paint over a part* keeps the rest of a picture; painters that go row by row can only
 do that for its lower end, and say so.
 
+### Forecasts
+The *Forecasting* tab continues a series in every way that one forecaster allows: sampled patch by patch, drafted and
+judged, swept in noise until nothing changes, or all steps at once. All lanes share one axis of values, and lanes that
+share their noise draw the same paths. Dark lines are the past and, behind the origin, the truth that was held back;
+bands hold 50, 80 and 90 % of the paths or lie between quantiles that the model gives. Below each fan every call has a
+bar over the steps that it wrote; acceptance by place in the draft stands beside 2 Φ(-D/2), what theory says for laws
+whose means lie D deviations apart; and a line tells how wide the band is, so that bands that shrink on the way are
+seen.
+
+A strategy that is not lossless is another forecast, not a faster one: MASE (error of the median, 1 is repeating the
+season), WQL (all quantiles), the share of the truth inside the 80 % band, and CRPS of the sum over the horizon, which
+only paths can answer, stand beside its speed. Your own CSV stays on this server for as long as the race is shown;
+what cannot be used of it is told with row and column, and the rest of the file works.
+
 ### Three speedups
 
 | | what it compares |
@@ -41,7 +55,7 @@ drafts survive, drafted against kept, which model computed when, the gap to the 
 whatever else the strategy says about its steps. All of it comes from the trace, so it works live, in a replay
 and on a file that you open. The moment is that of the replay bar.
 
-*Text: all strategies* runs one prompt through every strategy in turn. A lane or row that is slower than plain
+*All strategies* runs one prompt through every strategy of text in turn, and lists what was measured of the others. A lane or row that is slower than plain
 decoding says why, from its own counts and times.
 
 ### Guarantees

@@ -15,7 +15,9 @@ from backend.codecs.portraits import enlarge
 from backend.registry import strategies
 from backend.trace import Trace
 from backend.types import Request, Sampling
+from demos.parts.fans import SHOWN, is_forecast, opened
 from demos.parts.films import developed, is_picture
+from demos.parts.forecast_form import target_for as forecaster_for
 from demos.parts.lab import DEVICE, WAITING_ROOM, Lab
 from demos.parts.painting import PROTOCOLS, cells_of, paints, target_for
 from demos.parts.race import Race
@@ -66,10 +68,13 @@ def mount(lab: Lab) -> None:
 
         A painter, such as house/portraits, takes a description, or {"prompt": ..., "image": ..., "mask": ...} with
         pictures as data URLs to paint a part of one again; guidance is named with the model (house/portraits@cfg=2).
-        budget: new tokens, 64 if left out; cells of a picture, the whole of it if left out.
+        budget: new tokens, 64 if left out; cells of a picture, the whole of it if left out; steps of a forecast.
+        A forecaster takes {"csv": ..., "series": name, "until": steps known, "season": steps}, or {"y": [numbers]};
+        give it a temperature of 1 for paths that spread as they should.
 
-        Returns the strategy, its text or picture (rows of colours and a PNG as a data URL), the measures (names as in
-        vLLM where it has them), how it ended, and the environment it was measured in.
+        Returns the strategy, its text, picture (rows of colours and a PNG as a data URL) or forecast (dates, quantiles
+        by level, and scores where the table goes on behind `until`), the measures (names as in vLLM where it has
+        them), how it ended, and the environment it was measured in.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         request = _request(lab, strategy, prompt, model, models, knobs, sampling, budget, seed, chat)
@@ -128,6 +133,11 @@ def _request(
 ) -> Request:
     """One request; a mistake in it is told when its lane opens."""
     target = {"target": model} if model else {}
+    if is_forecast(Trace(Request(strategy, prompt, {"target": model} if model else {}))):
+        chosen = forecaster_for(strategy, {"model": model}, lab.catalog())
+        named = {"target": model or chosen} if model or chosen else {}
+        steps = USUAL_BUDGET if budget is None else budget
+        return Request(strategy, prompt, {**named, **(models or {})}, knobs or {}, sampling, steps, seed)
     if paints(strategy, model, prompt):
         chosen = target_for(strategy, {f"model_{protocol}": model for protocol in PROTOCOLS}, lab.catalog())
         target = {"target": chosen} if chosen else target
@@ -145,8 +155,9 @@ def _results(race: Race, lab: Lab) -> list[dict[str, Any]]:
             "strategy": lane.request.strategy,
             "state": lane.state.value,
             "message": lane.message,
-            "text": "" if lane.trace is None or is_picture(lane.trace) else written(lane.trace),
+            "text": "" if lane.trace is None or _shows(lane.trace) else written(lane.trace),
             "picture": picture_of(lane.trace),
+            "forecast": forecast_of(lane.trace),
             "summary": None if lane.trace is None else _plain(lane.trace.summary().to_json()),
             "worth": {} if lane.trace is None else dict(lane.trace.worth),
             "end": "" if lane.trace is None else lane.trace.end,
@@ -157,11 +168,38 @@ def _results(race: Race, lab: Lab) -> list[dict[str, Any]]:
 
 def picture_of(trace: Trace | None) -> dict[str, Any] | None:
     """The picture that a trace has painted: rows of colours, and a PNG as a data URL. None where it paints none."""
-    if trace is None or not is_picture(trace):
+    if trace is None or is_forecast(trace) or not is_picture(trace):
         return None
     pixels = developed(trace).picture
     rows = [[f"#{bytes(pixel.tolist()).hex()}" for pixel in row] for row in pixels]
     return {"rows": rows, "png": data_url(Image.fromarray(enlarge(pixels)))}
+
+
+def forecast_of(trace: Trace | None) -> dict[str, Any] | None:
+    """The forecast of a trace: dates, quantiles by level, paths if it has some, scores. None where it is none."""
+    if trace is None or not is_forecast(trace):
+        return None
+    made = opened(trace)
+    forecast, past = made.forecast, made.asked.past
+    quantiles_QH = forecast.quantiles(SHOWN) if len(made.values_RH) > 1 else made.values_RH
+    levels = SHOWN if len(made.values_RH) > 1 else (0.5,)
+    known = [(level, row_H) for level, row_H in zip(levels, quantiles_QH, strict=True) if row_H[0] == row_H[0]]
+    return {
+        "unique_id": past.name,
+        "ds": past.future(made.asked.horizon),
+        "quantiles": {f"{level:g}": numbers(row_H) for level, row_H in known},
+        "paths": [numbers(row_H) for row_H in made.values_RH] if forecast.joint else [],
+        "scores": made.scores(trace),
+    }
+
+
+def numbers(values: Any) -> list[float | None]:
+    """Values as plain numbers, None where one is missing."""
+    return [float(f"{x:.8g}") if x == x else None for x in values.tolist()]
+
+
+def _shows(trace: Trace) -> bool:
+    return is_picture(trace) or is_forecast(trace)
 
 
 def _plain(data: dict[str, Any]) -> dict[str, Any]:

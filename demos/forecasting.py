@@ -10,7 +10,7 @@ import gradio as gr
 from backend.errors import UserError
 from backend.registry import Strategy
 from backend.trace import Trace
-from demos.parts import forecast_form, page
+from demos.parts import backtest, forecast_form, page, predictability
 from demos.parts.fans import fan, to_table
 from demos.parts.forecast_form import BASELINE, CHOICES, EXAMPLES, HOLD, LABELS, NUMBERS, OWN
 from demos.parts.form import PRECISIONS, Form
@@ -25,7 +25,12 @@ READ = ("data", "csv", "own", "horizon", "truth", "context", "back", "season")  
 
 def build(lab: Lab) -> None:
     """Place the tab and connect it."""
-    page.build(PAGE, lab, forecast_form.offered(lab.catalog()), _build_form, lambda: scores_table(ID))
+
+    def below(form: Form) -> None:
+        backtest.build(lab, form, ID)
+        predictability.build(lab, ID)
+
+    page.build(PAGE, lab, forecast_form.offered(lab.catalog()), _build_form, lambda: scores_table(ID), below)
 
 
 def run(lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[tuple[Any, ...]]:
@@ -36,7 +41,7 @@ def run(lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[tuple[Any, ..
 def _build_form(lab: Lab, known: Sequence[Strategy], traces: Sequence[Trace]) -> tuple[Form, dict[str, Any]]:
     """The left column. traces: of the race that is shown, whose settings become the defaults."""
     asked = forecast_form.form_of(traces) if traces else _asked(EXAMPLES[0].kind)
-    first = {name: default for name, (_, _, default, _) in NUMBERS.items()}
+    first: dict[str, Any] = {name: default for name, (_, _, default, _) in NUMBERS.items()}
     first |= {"data": "", "csv": "", "own": "", "truth": HOLD, "model": "", **asked}
     menus = model_menus(lab.catalog(), known, "series")
     plain: dict[str, Any] = {}

@@ -1,4 +1,7 @@
-"""The page of all text strategies: one prompt through each of them in turn, sorted by time, calls or guarantee."""
+"""The page of all strategies: one prompt through each of those of text in turn, sorted by time, calls or guarantee.
+
+What the benchmarks of pictures and forecasts measured is shown in the same table.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ import gradio as gr
 
 from backend.catalog import ASSETS
 from backend.errors import UserError
-from demos.parts import knobs
+from demos.parts import knobs, measured
 from demos.parts.examples import EXAMPLES
 from demos.parts.form import BASELINE, LABELS, NUMBERS, PRECISIONS, make_requests
 from demos.parts.lab import DEVICE, WAITING_ROOM, Lab
 from demos.parts.parade import Parade, Rows, known_model, recorded_rows
 from demos.parts.views import gallery_table
 
-ID, TITLE = "gallery", "Text: all strategies"
+ID, TITLE = "gallery", "All strategies"
 PROTOCOL = "causal"
 BUDGET = 48
 RECORDED = ASSETS / "bench" / "text.json"
@@ -28,7 +31,7 @@ def build(lab: Lab) -> None:
         with gr.Column(scale=1, min_width=330, elem_classes="dl-side"):
             plain, buttons = _build_form(lab)
         with gr.Column(scale=4, min_width=320, elem_classes="dl-stage"):
-            table = gallery_table(recorded_rows(RECORDED), ID)
+            table = gallery_table(recorded_rows(RECORDED), ID, measured.others())
     _connect(lab, plain, buttons, table)
 
 

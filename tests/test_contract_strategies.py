@@ -24,6 +24,7 @@ from backend.protocols import (
     PROTOCOL_NAMES,
     BlockSession,
     CausalSession,
+    CoarseSession,
     ContinuousSession,
     DenoiserSession,
     DistilledSession,
@@ -51,6 +52,7 @@ from backend.types import Fate, Guarantee, Mark, Request, Sampling, Step
 from tests.exact import TooManyGamesError, ancestral, greedy, law, total_variation
 from tests.toys import Toy, ToyCatalog, ToyCausal, ToyMasked, ToyScale, canvases, causal_pair
 from tests.toys_block import ToyBlock
+from tests.toys_coarse import ToyCoarse
 from tests.toys_continuous import ToyContinuous, ToyDenoiser, ToyForecaster
 from tests.toys_distilled import ToyDistilled
 from tests.toys_fleet import ToyFleet
@@ -74,7 +76,7 @@ FILTERS = {
 GREEDY = Sampling(temperature=0.0)
 ALL = [s for s in strategies().values() if s.base is not ForecastSession]  # those are in test_contract_forecast
 CAUSAL = [s for s in ALL if s.base is CausalSession]
-DISCRETE = (CausalSession, MaskedSession, ScaleSession)
+DISCRETE = (CausalSession, MaskedSession, ScaleSession, CoarseSession)
 PROMPTS = {CausalSession: "0 1 0 1", ForecastSession: "2 1 3 2"}  # by base; the others start from nothing
 EXTENDED: dict[type, type[ToyCausal]] = {  # targets that can more, or other things
     SkippingSession: ToySkipping,
@@ -117,6 +119,7 @@ def toy_models(strategy: Strategy, variant: str) -> dict[str, Toy]:
                 FlexibleSession: lambda name, i: ToyFlexible(name, seed=5 + i),
                 RedrawingSession: lambda name, i: ToyRedrawing(name, seed=5 + i),
                 DistilledSession: lambda name, i: ToyDistilled(name, seed=5 + i),
+                CoarseSession: lambda name, i: ToyCoarse(name, seed=5 + i),
                 ContinuousSession: lambda name, i: ToyContinuous(name, pull=0.7 - 0.1 * i),
                 DenoiserSession: lambda name, i: ToyDenoiser(model_id=name, mean=1.5 - 0.1 * i),
                 ForecastSession: lambda name, i: ToyForecaster(name, phi=0.8 - 0.1 * i),
@@ -186,6 +189,8 @@ def target_law(target: Toy, budget: int, sampling: Sampling) -> dict[tuple[int, 
     assert sampling == PLAIN
     if isinstance(target, ToyMasked):
         return {c: float(target.joint[c]) for c in canvases(target.size, target.length)}
+    if isinstance(target, ToyCoarse):
+        return target.law()
     assert isinstance(target, ToyScale)
     out: dict[tuple[int, ...], float] = {(): 1.0}
     for at, (h, w) in enumerate(target.sizes):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend import bench, findings, forecast_bench, forecast_table
+from backend import bench, findings, forecast_bench, forecast_table, registry
 from backend.bench_report import FORECASTS
 from backend.codecs.forecast import SeriesCodec
 from backend.entries import Entry
@@ -327,6 +327,18 @@ def test_the_readme_says_which_models_of_series_are_there() -> None:
     assert "`house/series-tokens` (strategies that write one token after the other)" in text
     assert text.endswith("Not built yet: `house/series-masked`.")
     assert findings.forecasters([]).startswith("There is no model of series yet")
+
+
+def test_the_registry_names_the_models_of_series(capsys: pytest.CaptureFixture[str]) -> None:
+    assert registry.main(["--json"]) == 0
+    listed = {item["id"]: item["series_models"] for item in json.loads(capsys.readouterr().out)}
+    assert listed["recursive"][:2] == ["house/forecaster", "house/forecaster-8"]
+    assert listed["direct"] == ["house/forecaster", "house/forecaster-8"]
+    assert "house/forecaster" in listed["speculative_patches"]
+    assert "house/forecaster-draft" not in sum(listed.values(), [])
+    assert listed["speculative"] == listed["spectr"] == ["house/series-tokens"]
+    assert listed["confidence"] == ["house/series-masked"]
+    assert listed["medusa"] == listed["next_scale"] == []
 
 
 def test_a_case_without_a_season_that_fits_has_none() -> None:

@@ -11,6 +11,7 @@ import torch
 from backend.meter import Meter
 from backend.protocols import (
     CausalSession,
+    CoarseSession,
     ContinuousSession,
     DenoiserSession,
     DistilledSession,
@@ -24,6 +25,7 @@ from backend.protocols import (
 )
 from backend.types import Sampling
 from tests.toys import Toy, ToyCausal, ToyCausalSession, ToyMasked, ToyScale, canvases, causal_pair
+from tests.toys_coarse import ToyCoarse
 from tests.toys_continuous import ToyContinuous, ToyDenoiser, ToyForecaster, clean
 from tests.toys_distilled import ToyDistilled
 from tests.toys_image import ToyFlexible, ToyGrid, ToyRedrawing
@@ -41,6 +43,7 @@ PLAIN = Sampling(temperature=1.0)
         (ToyFlexible(), FlexibleSession),
         (ToyRedrawing(), RedrawingSession),
         (ToyDistilled(), DistilledSession),
+        (ToyCoarse(), CoarseSession),
         (ToyContinuous(), ContinuousSession),
         (ToyDenoiser(), DenoiserSession),
         (ToyForecaster(), ForecastSession),

@@ -60,20 +60,19 @@ class ToyWindows(Toy):
 
 
 class ToyWindowsSession(Counting):
-    """A session of windows. `asked` holds every t in the order of the calls."""
+    """A session of windows."""
 
     def __init__(self, model: ToyWindows, temperature: float, meter: Meter) -> None:
         super().__init__(meter)
         self.series_CT = torch.tensor([model.series], dtype=torch.float64)
         self.season, self.temperature = 4, temperature
         self.shape, self.noise_levels, self.schedule = (model.longest,), model.noise_levels, Cosine()
-        self.asked: list[float] = []
         self._model = model
+        self._slopes: dict[tuple[int, float], Tensor] = {}
 
     def predict(self, x_SL: Tensor, t: float) -> Tensor:
         """See `SeriesDiffusionSession.predict`."""
         self.charge(len(x_SL))
-        self.asked.append(t)
         return (x_SL - self.schedule.alpha(t) * self._model.level) @ self._slope(x_SL.shape[1], t)
 
     def guided(self, x_SL: Tensor, t: float, force: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -84,6 +83,9 @@ class ToyWindowsSession(Counting):
 
     def _slope(self, length: int, t: float) -> Tensor:
         """d noise / d x, symmetric: sigma over the variance of x_t."""
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        eye_LL = torch.eye(length, dtype=torch.float64)
-        return sigma * torch.linalg.inv(alpha**2 * self._model.covariance(length) + sigma**2 * eye_LL)
+        if (length, t) not in self._slopes:
+            alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+            eye_LL = torch.eye(length, dtype=torch.float64)
+            total_LL = alpha**2 * self._model.covariance(length) + sigma**2 * eye_LL
+            self._slopes[length, t] = sigma * torch.linalg.inv(total_LL)
+        return self._slopes[length, t]

@@ -21,8 +21,8 @@
       this.calls = h("div", {});
       this.widths = h("div", {});
       this.ghost = h("div", { class: "dl-ghost dl-strips" }, h("div", { class: "dl-strip-places" }, this.placesLabel, this.places),
-        h("div", {}, h("span", { class: "dl-ghost-label" }, "calls: the steps each one wrote"), this.calls,
-          h("span", { class: "dl-ghost-label" }, "width of the 80 % band"), this.widths));
+        h("div", {}, h("span", { class: "dl-ghost-label" }, "what each call wrote"), this.calls,
+          h("span", { class: "dl-ghost-label", title: index ? "dashed: that of lane 1" : "" }, "width of the 80 % band"), this.widths));
       this.listen();
     }
 
@@ -79,8 +79,8 @@
       for (const [, values] of fan.paths) this.line(plot, values, { class: "dl-thin", stroke: color }, from);
       this.refused(plot);
       this.line(plot, fan.context.slice(-fan.past), { class: "dl-past" }, null, -Math.min(fan.past, fan.context.length));
-      this.line(plot, fan.truth, { class: "dl-truth" }, from);
       this.line(plot, fan.q[MIDDLE], { class: "dl-median", stroke: color }, from);
+      this.line(plot, fan.truth, { class: "dl-truth" }, from);
       root.append(plot, svg("line", { x1: origin, x2: origin, y1: TOP, y2: tall - BOTTOM, class: "dl-origin-line" }));
       return root;
     }

@@ -22,8 +22,11 @@
   const COLUMNS = [["name", "strategy"], ["guarantee", "guarantee"], ["length", "tok / call"], ["", "calls"], ["rate", "tok/s"], ["calls", "× calls"], ["time", "× time"], ["", "text"]];
 
   class Gallery {
-    constructor(element) {
-      this.sort = "time";
+    constructor(element, others) {
+      Object.assign(this, { sort: "time", kind: "text", own: null, others: Object.fromEntries(others.map((o) => [o.id, o.value])) });
+      this.kinds = [["text", "Text"], ...others.map((o) => [o.id, o.title])].map(([kind, title]) => h("button", { type: "button", "data-kind": kind, onclick: () => this.show(kind) }, title));
+      this.switch = others.length ? h("div", { class: "dl-segment", role: "group", "aria-label": "What is written" }, ...this.kinds) : null;
+      this.hint = h("span", { class: "dl-gal-hint" });
       this.open = new Set();
       this.rows = new Map();
       this.notice = h("div", { class: "dl-notice" });
@@ -38,15 +41,30 @@
       this.table = h("table", { class: "dl-gal" }, h("caption", { class: "dl-sr" }, "All strategies on one prompt"), h("thead", {}, h("tr", {}, ...this.heads)), this.body);
       this.live = h("div", { class: "dl-sr", role: "status", "aria-live": "polite" });
       this.root = h("section", { class: "dl-board dl-gallery", "aria-label": "Gallery of all strategies" }, this.notice,
-        h("div", { class: "dl-tools" }, h("div", { class: "dl-segment", role: "group", "aria-label": "Sort by" }, h("span", { "aria-hidden": "true" }, "sort by"), ...this.buttons),
-          h("span", { class: "dl-gal-hint" }, "× is against plain decoding, per token. Press a name for details.")),
+        h("div", { class: "dl-tools" }, this.switch, h("div", { class: "dl-segment", role: "group", "aria-label": "Sort by" }, h("span", { "aria-hidden": "true" }, "sort by"), ...this.buttons),
+          this.hint),
         h("div", { class: "dl-gal-frame" }, this.table), this.live);
       element.replaceChildren(this.root);
     }
 
     by(name) { this.sort = name; this.draw(); }
 
+    /* A value from Python is of texts; a run that begins is shown at once. */
     set(value) {
+      const begins = this.own && value && this.own.run_id !== value.run_id;
+      this.own = value;
+      if (begins) this.kind = "text";
+      if (this.kind === "text") this.put(value);
+    }
+
+    show(kind) {
+      this.kind = kind;
+      this.put(kind === "text" ? this.own : this.others[kind]);
+    }
+
+    label(i) { return this.value?.labels?.[{ 2: "length", 4: "rate", 7: "text" }[i]] || COLUMNS[i][1]; }
+
+    put(value) {
       if (!value || !Array.isArray(value.rows)) return;
       if (this.value && this.value.run_id === value.run_id && value.rev < this.value.rev) return;
       if (this.value?.run_id !== value.run_id) { this.rows.clear(); this.body.replaceChildren(); }
@@ -60,6 +78,9 @@
       const { value } = this;
       if (!value) return;
       this.drawNotice();
+      for (const b of this.kinds) b.setAttribute("aria-pressed", String(b.dataset.kind === this.kind));
+      this.heads.forEach((th, i) => set(th.querySelector("button") || th, this.label(i)));
+      set(this.hint, value.hint || "× is against plain decoding, per token. Press a name for details.");
       for (const b of this.buttons) b.setAttribute("aria-pressed", String(b.dataset.sort === this.sort));
       for (const th of this.heads) if (th.dataset.sort === this.sort) th.setAttribute("aria-sort", this.sort === "name" ? "ascending" : "descending"); else th.removeAttribute("aria-sort");
       const { key, from } = SORTS[this.sort], most = Math.max(1, ...value.rows.map((r) => r.speed_time || 0));
@@ -92,10 +113,10 @@
       const slow = known(row.speed_time) && row.speed_time < 0.995;
       cells[6].replaceChildren(h("span", { class: `dl-gal-time${slow ? " is-slow" : ""}` }, h("i", { style: `width:${Math.min(100, (100 * (row.speed_time || 0)) / most).toFixed(1)}%` }),
         h("u", { style: `left:${(100 / most).toFixed(1)}%` }), h("b", {}, known(row.speed_time) ? times(row.speed_time) : "–")));
-      const text = row.same === "baseline" ? "baseline" : row.same === "same" ? "= same" : row.same === "sample" ? "another sample" : row.same ? (row.same.startsWith("differs") ? `≠ ${row.same}` : row.same) : "–";
+      const text = row.note ? row.note : row.same === "baseline" ? "baseline" : row.same === "same" ? "= same" : row.same === "sample" ? "another sample" : row.same ? (row.same.startsWith("differs") ? `≠ ${row.same}` : row.same) : "–";
       cells[7].replaceChildren(text, known(row.worth) ? h("small", { title: "mean log probability of the text under the target: the higher, the likelier it finds it" }, ` ${row.worth.toFixed(2)} nats/token`) : "");
       cells[7].dataset.kind = row.same === "same" || row.same === "same on 100%" ? "same" : base ? "" : row.same && row.same.startsWith("differs") ? "differs" : "";
-      cells[7].title = row.same === "sample" ? "at this temperature two exact runs may print different texts" : row.same === "same" || base ? "" : "first token that is not the baseline's, or the share of prompts that it answers token for token: in low precision two nearly tied tokens can swap";
+      cells[7].title = row.note ? "" : row.same === "sample" ? "at this temperature two exact runs may print different texts" : row.same === "same" || base ? "" : "first token that is not the baseline's, or the share of prompts that it answers token for token: in low precision two nearly tied tokens can swap";
       const open = this.open.has(row.id);
       drawn.name.setAttribute("aria-expanded", String(open));
       const race = row.link && !base ? h("p", {}, h("a", { href: row.link, target: "_blank", rel: "noopener" }, "Race it against plain decoding and look inside")) : null;
@@ -109,7 +130,7 @@
     make(row) {
       const name = h("button", { type: "button", class: "dl-gal-name", "aria-expanded": "false", onclick: () => { if (this.open.has(row.id)) this.open.delete(row.id); else this.open.add(row.id); this.draw(); } }, row.title);
       const state = h("span", { class: "dl-gal-state" }), chip = h("span", { class: "dl-chip" });
-      const cells = COLUMNS.map(([, label], i) => h(i ? "td" : "th", i ? { "data-label": label } : { scope: "row" }));
+      const cells = COLUMNS.map((_, i) => h(i ? "td" : "th", i ? { "data-label": this.label(i) } : { scope: "row" }));
       cells[0].append(name, h("span", { class: "dl-gal-family" }, row.family), state);
       cells[1].append(chip);
       const story = h("td", { colspan: String(COLUMNS.length) });
@@ -157,7 +178,7 @@
   }
 
   lab.mountGallery = (element, props, watch) => {
-    const gallery = new Gallery(element);
+    const gallery = new Gallery(element, props.others || []);
     lab.gallery = gallery;
     gallery.set(props.value);
     watch("value", () => gallery.set(props.value));

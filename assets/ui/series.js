@@ -24,7 +24,7 @@
 
   function draw(root, told) {
     const parts = [];
-    if (told?.curve?.length) parts.push(curve(told, 300), h("p", { class: "dl-facts" }, ...told.facts.map((fact) => h("span", {}, fact))));
+    if (told?.curve?.length) parts.push(curve(told, 300), h("p", {}, told.facts.join(" · ")));
     if (told?.error) parts.push(h("p", { class: "is-wrong" }, told.error));
     if (told?.problems?.length) {
       const many = told.problems.length;

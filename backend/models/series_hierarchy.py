@@ -50,8 +50,10 @@ class HierarchySession:
         y_T, known_T = window_of(self.series_CT, written_H, self.lookback)
         location, spread = moments(y_T, known_T)
         with self._meter.call(self.lookback // self.segment), torch.inference_mode():
-            weight = self._model.net.stages[0].out.weight
-            parts_KNP = self._model.net(((y_T - location) / spread)[None].to(weight), known_T[None].to(weight))[0]
+            weight = next(self._model.net.parameters())
+            parts_KNP: Tensor = self._model.net(((y_T - location) / spread)[None].to(weight), known_T[None].to(weight))[
+                0
+            ]
         parts_KP = spread * parts_KNP[:, -1].double().cpu()
         parts_KP[0] += location
         return parts_KP

@@ -1,9 +1,9 @@
 """A linear autoregression that is fitted to each series when its session opens: no weights are stored.
 
 Triebe et al. 2019 (1911.12436), AR-Net: mean squared error plus strength * mean_i R(w_i) with
-R(w) = 2 / (1 + exp(-c |w|^(1/c))) - 1, which presses small weights to 0 and leaves large ones nearly alone. R is concave
-in |w|, so its tangents bound it: every round solves a weighted lasso in closed steps (alternating directions on one
-factorised matrix), with the strength ramped up over the first half of the rounds. Nothing is random.
+R(w) = 2 / (1 + exp(-c |w|^(1/c))) - 1, which presses small weights to 0 and leaves large ones nearly alone. R is
+concave in |w|, so its tangents bound it: every round solves a weighted lasso in closed steps (alternating directions on
+one factorised matrix), with the strength ramped up over the first half of the rounds. Nothing is random.
 
 Shape letters: T context, n rows of the regression, p lags, A steps at once, S paths, R rows, K drafted patches.
 """
@@ -93,7 +93,9 @@ def _factor(rest_nA: Tensor, weights_pA: Tensor) -> Tensor:
     cover_AA = rest_nA.T @ rest_nA / free
     pull = ahead / (ahead + rows) if ahead > 1 else 0.0
     own_A = cover_AA.diagonal().clamp_min(LEAST_SIGMA**2)
-    return torch.linalg.cholesky((1 - pull) * cover_AA + torch.diag(own_A - (1 - pull) * cover_AA.diagonal()))
+    pulled_AA = (1 - pull) * cover_AA + torch.diag(own_A - (1 - pull) * cover_AA.diagonal())
+    tril_AA: Tensor = torch.linalg.cholesky(pulled_AA)
+    return tril_AA
 
 
 class SeriesLags:

@@ -37,14 +37,14 @@ class SpaceSession:
         """See `LoopSession.advance`."""
         power_CDD = self._model.power(steps)
         with self._meter.call(len(states_ND)), torch.inference_mode():
-            x_CND = states_ND.unflatten(1, power_CDD.shape[:2]).transpose(0, 1).to(power_CDD)
+            x_CND = states_ND.reshape(-1, *power_CDD.shape[:2]).transpose(0, 1).to(power_CDD)
             return (x_CND @ power_CDD.mT).transpose(0, 1).flatten(1).cpu()
 
     def read(self, states_ND: Tensor) -> Tensor:
         """See `LoopSession.read`."""
         net = self._model.net
         with torch.inference_mode():
-            x_NCD = states_ND.unflatten(1, (net.config.channels, net.config.state)).to(net.out.weight)
+            x_NCD = states_ND.reshape(-1, net.config.channels, net.config.state).to(net.out.weight)
             return net.read(x_NCD).cpu() + self._level
 
 

@@ -22,6 +22,7 @@ from backend.codecs.forecast import SeriesCodec
 from backend.codecs.series import LONGEST_HORIZON, Series, forecast_rows, read_series, to_csv
 from backend.codecs.series_scale import Scale
 from backend.codecs.series_tokens import MOST_PATHS
+from backend.entries import FORECASTERS
 from backend.errors import UserError
 from backend.forecast_report import Held, finished, scores_of
 from backend.protocols import ForecastSession
@@ -132,7 +133,7 @@ class Fan:
         told["r"] = [[at, self._short(values)] for at, values in refused[:MOST_REFUSED]]
         told["f"] = self._flags(step)
         told["k"] = self._judged(step)
-        return {name: value for name, value in told.items() if value}
+        return {name: value for name, value in told.items() if value or name == "c"}
 
     def scores(self, trace: Trace) -> dict[str, float]:
         """Measures of a finished forecast against the truth that was held back; {} where there is none."""
@@ -293,4 +294,5 @@ def is_forecast(trace: Trace) -> bool:
     found = strategies().get(trace.request.strategy)
     raw: Any = trace.request.prompt
     fields = isinstance(raw, Mapping) and ("csv" in raw or "y" in raw)
-    return fields or bool(trace.scale) or (found is not None and found.base is ForecastSession)
+    ours = trace.request.models.get("target") in FORECASTERS
+    return fields or ours or bool(trace.scale) or (found is not None and found.base is ForecastSession)

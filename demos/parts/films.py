@@ -21,7 +21,7 @@ from backend.codecs.pyramid import Kind, shipped
 from backend.codecs.scales import ScaleCodec
 from backend.entries import SCALES, card, entries
 from backend.errors import UserError
-from backend.protocols import DistilledSession, FlexibleSession, MaskedSession, ScaleSession
+from backend.protocols import CoarseSession, DistilledSession, FlexibleSession, MaskedSession, ScaleSession
 from backend.registry import strategies
 from backend.trace import Trace
 from backend.types import Request, Step
@@ -170,7 +170,8 @@ def is_picture(trace: Trace) -> bool:
     target = trace.request.models.get("target", "").partition("@")[0]
     found = strategies().get(trace.request.strategy)
     painters = {entry.id for entry in entries() if entry.modality == "image"}
-    return target in painters or (found is not None and found.base in (MaskedSession, ScaleSession, DistilledSession))
+    kinds = (MaskedSession, ScaleSession, CoarseSession, DistilledSession)
+    return target in painters or (found is not None and found.base in kinds)
 
 
 def codec_of(request: Request) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -26,7 +27,14 @@ from backend.codecs.series import (
 from backend.codecs.series_scale import Scale
 from backend.codecs.series_tokens import MOST_PATHS as MOST_TOKEN_PATHS
 from backend.errors import UserError
-from backend.protocols import PROTOCOL_NAMES, FleetSession, ForecastSession
+from backend.protocols import (
+    PROTOCOL_NAMES,
+    BandSession,
+    FleetSession,
+    ForecastSession,
+    LookaheadSession,
+    PathSession,
+)
 from backend.registry import Strategy, strategies
 from backend.series.chaos import SYSTEMS
 from backend.series.synthetic import FAMILIES
@@ -38,6 +46,7 @@ from demos.parts.form import PRECISIONS, lanes_of, sampling_of, seed_of
 SERIES = ASSETS / "series"
 BASELINE = "recursive"
 PROTOCOLS = ("forecast", "causal", "masked")  # kinds of targets, in the order of the menu
+OF_FORECASTER = (PathSession, LookaheadSession, BandSession)  # what our forecaster speaks
 OWN = "own"  # the visitor's file
 HOLD, BEYOND = "hold back the last steps as truth", "forecast behind the end"
 LONGEST_CONTEXT = 512
@@ -185,7 +194,11 @@ class Window:
     def cut(cls, series: Series, first: int, until: int, last: int, season: int, horizon: int) -> Window:
         """Steps `first` to `last` of a series, of which those before `until` are known."""
         pairs = zip(series.ds[first:last], series.y_T[first:last].tolist(), strict=True)
-        csv = to_csv([{"unique_id": series.name, "ds": ds, "y": "" if y != y else f"{y:.10g}"} for ds, y in pairs])
+        numbered = series.numbered
+        csv = to_csv([
+            {"unique_id": series.name, "ds": int(ds) if numbered else ds, "y": "" if y != y else float(f"{y:.10g}")}
+            for ds, y in pairs
+        ])  # fmt: skip
         part = next(iter(read_series(csv).series.values()))
         length = int(np.searchsorted(part.times_T, series.times_T[until - 1])) + 1
         return cls(csv, part, length, season, horizon)
@@ -236,7 +249,7 @@ def _whole(form: Mapping[str, Any], name: str) -> int:
     low, high = (int(x) for x in NUMBERS[name][:2])
     value = form.get(name)
     if not isinstance(value, int | float) or value != int(value) or not low <= value <= high:
-        label = LABELS[name].partition(":")[0].partition(" (")[0].lower()
+        label = re.split(r"[:,(]", LABELS[name])[0].strip().lower()
         raise UserError(f"The {label} must be a whole number from {low} to {high}, but {value!r} was given.")
     return int(value)
 
@@ -257,10 +270,11 @@ def reading(form: Mapping[str, Any]) -> dict[str, Any]:
         window = window_of(form)
     except UserError as error:
         return told | {"error": str(error)} | _curve(series, None, None)
-    ends = (window.series.times_T[0], window.series.times_T[window.until - 1])
+    times_T = window.series.times_T
+    first, last = (int(np.searchsorted(series.times_T, end)) for end in (times_T[0], times_T[window.until - 1]))
     told["facts"].append(f"season {window.season}" if window.season > 1 else "no season")
-    told["facts"].append(f"origin {window.series.ds[window.until - 1]}")
-    return told | _curve(series, *(int(np.searchsorted(series.times_T, end)) for end in ends), horizon=window.horizon)
+    told["facts"].append(f"origin {window.series.ds[window.until - 1].removesuffix(':00')}")
+    return told | _curve(series, first, last, window.horizon)
 
 
 def _facts(series: Series) -> list[str]:
@@ -268,7 +282,7 @@ def _facts(series: Series) -> list[str]:
     names |= {"QS": "quarterly", "QE": "quarterly", "YS": "yearly", "YE": "yearly", "1": "numbered"}
     gaps = int((~np.isfinite(series.y_T)).sum())
     every = names.get(series.frequency.name, f"every {series.frequency.name}") if series.frequency.name else "irregular"
-    return [f"{len(series)} steps", every, *([f"{gaps} gaps"] if gaps else [])]
+    return [f"{len(series)} steps", every, *([f"{gaps} gap{'s' if gaps > 1 else ''}"] if gaps else [])]
 
 
 def _curve(series: Series, first: int | None, last: int | None, horizon: int = 0, most: int = 360) -> dict[str, Any]:
@@ -321,7 +335,7 @@ def target_for(strategy_id: str, form: Mapping[str, Any], catalog: Catalog) -> s
     found = strategies().get(strategy_id)
     if found is None:
         return ""
-    models = [e for e in forecasters(catalog, PROTOCOL_NAMES[found.protocol])]
+    models = sorted(forecasters(catalog, PROTOCOL_NAMES[found.protocol]), key=lambda e: not e.available)
     helpers = [role for role in found.roles if role != "target"]
     able = [e.id for e in models if all(_has(catalog, role, e.id) for role in helpers)]
     chosen = form.get("model") or ""
@@ -336,14 +350,13 @@ def _has(catalog: Catalog, role: str, target: str) -> bool:
 
 
 def offered(catalog: Catalog) -> list[Strategy]:
-    """The strategies of the menu, the baseline first; those of tokens where their models are here."""
-    ours = knobs.playable(knobs.offered("forecast"), catalog, "series")
-    here = {e.id for e in catalog.entries() if e.available}
-    tokens = [
-        s for s in knobs.playable(knobs.offered("causal", "masked", modality="series"), catalog, "series")
-        if any(e.id in here for e in forecasters(catalog, PROTOCOL_NAMES[s.protocol]))
+    """The strategies of the menu, the baseline first: those of the forecaster, and others whose models are here."""
+    known = knobs.playable(knobs.offered(*PROTOCOLS, modality="series"), catalog, "series")
+    shown = [
+        s for s in known
+        if s.protocol in OF_FORECASTER or any(e.available for e in forecasters(catalog, PROTOCOL_NAMES[s.protocol]))
     ]  # fmt: skip
-    return sorted([*ours, *tokens], key=lambda s: s.id != BASELINE)
+    return sorted(shown, key=lambda s: s.id != BASELINE)
 
 
 def form_of(traces: Sequence[Trace]) -> dict[str, Any]:

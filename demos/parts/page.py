@@ -60,7 +60,11 @@ class Page:
 
     def recorded(self, kind: str) -> Path | None:
         """The recorded race of an example, if there is one."""
-        return examples.recorded_race(kind if self.film is None else f"{self.id}-{kind.lower().replace(' ', '-')}")
+        return examples.recorded_race(self.file_of(kind))
+
+    def file_of(self, kind: str) -> str:
+        """What the recorded race of an example is called."""
+        return kind if self.film is None else f"{self.id}-{kind.lower().replace(' ', '-')}"
 
     def first(self) -> Path | None:
         """The recorded race of the first screen: that of the first example which has one."""
@@ -72,9 +76,16 @@ class Page:
 
 
 def build(
-    page: Page, lab: Lab, known: Sequence[Strategy], build_form: BuildForm, more: Callable[[], None] | None = None
+    page: Page,
+    lab: Lab,
+    known: Sequence[Strategy],
+    build_form: BuildForm,
+    more: Callable[[], None] | None = None,
+    below: Callable[[Form], None] | None = None,
 ) -> tuple[Form, dict[str, Any]]:
-    """Place the tab and connect it. more: places further views under the lanes. Returns what `build_form` made."""
+    """Place the tab and connect it. more: places further views under the lanes, below: such as need the form as well,
+    under the plots. Returns what `build_form` made.
+    """
     shown = page.first()
     value, traces = page.show(shown) if shown else (None, [])
     with gr.Row(elem_classes="dl-page", equal_height=False):
@@ -86,6 +97,8 @@ def build(
                 more()
             look_inside(page.id)
             live_plots(page.id)
+            if below is not None:
+                below(form)
             details = _build_details(page, form, traces, shown)
     _connect(page, lab, form, buttons, board, details, gr.State("recorded" if shown else "live"))
     return form, buttons

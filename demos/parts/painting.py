@@ -26,8 +26,9 @@ from demos.parts import knobs
 from demos.parts.films import codec_of, given_canvas, is_picture, palette_codec
 from demos.parts.form import BASELINE, PRECISIONS, lanes_of, sampling_of, seed_of
 
-GUIDED = ("causal", "masked", "scale")  # kinds of painters that can be guided
+GUIDED = ("causal", "masked", "scale", "coarse")  # kinds of painters that can be guided
 PROTOCOLS = (*GUIDED, "distilled")  # all kinds, in the order of the menu
+EMPTY = "null"  # what a brush without a picture holds
 RACE, SEEDS = "One picture a lane", "Four seeds of lane {}"
 MODES = (RACE, *(SEEDS.format(lane) for lane in range(1, 5)))
 CHOICES = {"mode": MODES, "precision": PRECISIONS}

@@ -231,7 +231,7 @@ def recorded_rows(path: Path) -> dict[str, Any] | None:
 
 
 def _recorded_row(r: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict[str, Any]:
-    numbers = ratios(_cost(r), _cost(base) if base else None)
+    numbers = ratios(cost_of(r), cost_of(base) if base else None)
     measured = {
         "rate": round(r["units_per_second"], 3),
         "speed_calls": round(r["speedup_calls"], 3),
@@ -252,7 +252,8 @@ def _recorded_row(r: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict[
     }
 
 
-def _cost(r: Mapping[str, Any]) -> Cost:
+def cost_of(r: Mapping[str, Any]) -> Cost:
+    """What the lane of a benchmark's row has cost."""
     target = sum(s for role, s in r["spent"].items() if is_target(role))
     rest = sum(s for role, s in r["spent"].items() if not is_target(role))
     return Cost(r["new_slots"], r["seconds"], r["num_target_calls"], r["rows"].get("target", 0), target, rest)

@@ -84,7 +84,7 @@ class Live:
                     self.message = lane.message
                 if lane.state is State.DONE and lane.trace is not None:
                     self._probe.take(lane.trace, opened(lane.trace).forecast, held)
-            if race.stopping or any(lane.state is not State.DONE for lane in race.lanes):
+            if any(lane.state is not State.DONE for lane in race.lanes):
                 self.stopping = True
                 break
             self._done += 1

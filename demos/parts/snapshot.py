@@ -82,11 +82,11 @@ class LaneLog:
                 self.written[mark.slot] = mark.token
             elif mark.fate is Fate.ERASED:
                 self.written.pop(mark.slot, None)
-        frame = "" if self.film is None else self.film.frame(step)
+        frame: str | dict[str, Any] = "" if self.film is None else self.film.frame(step)
         clock, *rest = self._count(step)
         kept = sum(m.fate is Fate.KEPT for m in drafted)
-        depth = len({m.slot for m in drafted} if not _is_fan(self.film) else frame.get("k", ()))
-        marks = [_mark(trace, mark, start) for mark in step.marks] if not _is_fan(self.film) else []
+        depth = len({m.slot for m in drafted} if not isinstance(frame, dict) else frame.get("k", ()))
+        marks = [_mark(trace, mark, start) for mark in step.marks] if not isinstance(frame, dict) else []
         roles = {r: [n, step.rows.get(r, 0), round(step.spent.get(r, 0.0), 6)] for r, n in step.calls.items() if n}
         line = [clock, self.units, *rest, kept, len(drafted), depth, step.note, marks, roles]
         if step.figures or frame:
@@ -109,7 +109,13 @@ class Snapshots:
     """Makes the growing snapshots of one race, live or recorded."""
 
     def __init__(
-        self, run_id: str, num_lanes: int, *, recorded: str = "", notice: str = "", film: Filmer | None = None,
+        self,
+        run_id: str,
+        num_lanes: int,
+        *,
+        recorded: str = "",
+        notice: str = "",
+        film: Filmer | None = None,
         unit: str = "",
     ) -> None:
         """recorded: when and where it was recorded; empty for a live race. notice: a sentence shown above the lanes.

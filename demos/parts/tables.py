@@ -166,8 +166,8 @@ def _why(lane: Lane, base: Lane, film: Filmer | None) -> str:
     if film is None:
         return why_slower(Cost.of(lane.trace), Cost.of(base.trace))
     made = [developed(t, film) for t in (lane.trace, base.trace)]
-    costs = (replace(Cost.of(t), units=m.units) for t, m in zip((lane.trace, base.trace), made, strict=True))
-    return why_slower(*costs, made[0].unit)
+    mine, theirs = (replace(Cost.of(t), units=m.units) for t, m in zip((lane.trace, base.trace), made, strict=True))
+    return why_slower(mine, theirs, made[0].unit)
 
 
 def _against(lane: Lane, base: Lane, film: Filmer | None) -> str:

@@ -5,6 +5,7 @@ Their templates are static and the scripts write text nodes only, so no text of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -72,9 +73,12 @@ def predictability_board(value: dict[str, Any] | None, name: str) -> gr.HTML:
     )
 
 
-def gallery_table(value: dict[str, Any] | None, name: str) -> gr.HTML:
-    """Rows of strategies that can be sorted, from snapshots of `demos.parts.parade`."""
-    return gr.HTML(value, js_on_load=_mount("mountGallery"), elem_id=f"{name}-table", **STATIC)
+def gallery_table(value: dict[str, Any] | None, name: str, others: Sequence[dict[str, Any]] = ()) -> gr.HTML:
+    """Rows of strategies that can be sorted, from snapshots of `demos.parts.parade`.
+
+    others: what it can be switched to, see `demos.parts.measured`.
+    """
+    return gr.HTML(value, js_on_load=_mount("mountGallery"), elem_id=f"{name}-table", others=list(others), **STATIC)
 
 
 def _mount(function: str) -> str:

@@ -14,8 +14,9 @@ import app
 from demos.parts import examples, painting
 from demos.parts.lab import Lab
 from demos.parts.tables import save_race
-from demos.record import record_pictures, record_race
+from demos.record import record_example, record_pictures, record_race
 from tests.ui.fakes import FakeCatalog
+from tests.ui.forecasters import SeriesCatalog
 from tests.ui.painters import PainterCatalog
 
 for _name in anyio.__all__ if hasattr(anyio, "__all__") else dir(anyio):
@@ -41,7 +42,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     portrait = painting.EXAMPLES[0]
     pictures = record_pictures(PainterCatalog(), portrait, ["confidence", "next_scale"], 1)  # type: ignore[arg-type]
     save_race(pictures, folder / f"race-image-{portrait.kind}.json.gz", LABEL)
-    demo = app.build(Lab(PainterCatalog(0.06, load_seconds=0.3)))  # type: ignore[arg-type]
+    forecasts = record_example(SeriesCatalog(), "forecast", "trend and season", ["speculative_patches", "direct"])  # type: ignore[arg-type]
+    save_race(forecasts, folder / "race-forecast-trend-and-season.json.gz", LABEL)
+    demo = app.build(Lab(SeriesCatalog(0.06, load_seconds=0.3)))  # type: ignore[arg-type]
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.options())
     yield address
     demo.close()

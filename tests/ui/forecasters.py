@@ -29,7 +29,7 @@ class SeasonalSession:
     """The next patch is the same steps one season before, and noise that leans on the noise before it."""
 
     season: int
-    levels, sizes, reach = LEVELS, (16, 64), 3
+    levels, sizes, reach = LEVELS, (16, 128), 3
 
     def __init__(self, model: Seasonal, prompt: Prompt, sampling: Sampling, meter: Meter) -> None:
         self.series_CT = torch.tensor([prompt.extras["context"]], dtype=torch.float64)

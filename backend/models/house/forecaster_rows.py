@@ -35,13 +35,13 @@ class Frozen:
         self.read, self.law = _packed(model.read, dtype), _packed(model.law, dtype)
         self.layers = tuple(block.kernels(fold) for block in model.blocks if isinstance(block, Block))
         self.norm_scale_C = model.norm.scale().to(wide(dtype))
-        self.floor = norm_floor(model.config.dim, model.config.llama.norm_eps, torch.empty(0, dtype=dtype, device=self.device))
+        self.floor = norm_floor(self.config.dim, self.config.llama.norm_eps, self.speed_P.to(dtype))
         self.quantiles = model.quantiles.to(dtype).requires_grad_(False)
 
     def laws(self, h_XC: Tensor, base_X: Tensor, ahead: int) -> Laws:
         """Laws [..., 1 + ahead] behind patches with these features and last observed values."""
-        out = self.law(h_XC.flatten(0, -2)).unflatten(0, h_XC.shape[:-1])
-        return read_laws(out, base_X, self.config.patch, ahead)
+        out = self.law(h_XC.flatten(0, -2))
+        return read_laws(out.view(*h_XC.shape[:-1], -1), base_X, self.config.patch, ahead)
 
     def run(self, patches_RTWP: Tensor, at_RT: Tensor, cache: Cache, rows_R: Tensor | None) -> Tensor:
         """Features [R, T, C] of patches at these slots, each with those before it that are read together with it.
@@ -222,12 +222,15 @@ class Strands:
 
 def cut(context_T: Tensor, patch: int) -> Tensor:
     """Values as patches [..., N, P], the last one full, the first filled up with NaN in front."""
-    return F.pad(context_T, (-context_T.shape[-1] % patch, 0), value=torch.nan).unflatten(-1, (-1, patch))
+    padded_T = F.pad(context_T, (-context_T.shape[-1] % patch, 0), value=torch.nan)
+    return padded_T.reshape(*context_T.shape[:-1], -1, patch)
 
 
 def band(net: Frozen, context_T: Tensor, futures_RH: Tensor | None, size: int) -> tuple[Tensor, int]:
     """Quantiles [R, Q, size] of the steps behind a context and what follows it, and how many patches were run."""
-    series_RT = context_T[None] if futures_RH is None else torch.cat((context_T.expand(len(futures_RH), -1), futures_RH), 1)
+    series_RT = context_T[None]
+    if futures_RH is not None:
+        series_RT = torch.cat((context_T.expand(len(futures_RH), -1), futures_RH), 1)
     patches_RNP = cut(series_RT, net.config.patch).to(net.device)
     rows, count = patches_RNP.shape[:2]
     at_RN = torch.arange(count, device=net.device).expand(rows, -1)
@@ -248,8 +251,8 @@ def _packed(reader: Reader, dtype: torch.dtype) -> LinearMap:
     down = pack_linear(reader.down.weight, reader.down.bias, dtype)
 
     def read(x_NI: Tensor) -> Tensor:
-        straight, up = first(x_NI).split((width, reader.up.out_features), dim=-1)
-        return straight + down(F.silu(up))
+        both = first(x_NI)
+        return torch.add(both[:, :width], down(F.silu(both[:, width:])))
 
     return read
 

@@ -59,7 +59,7 @@ class Stage(nn.Module):
     def forward(self, y_BT: Tensor, known_BT: Tensor) -> Tensor:
         """What it adds to the segment behind each one. [B, N, P]"""
         both_B2T = F.max_pool1d(torch.stack((y_BT, known_BT), 1), self.rate)
-        tokens_BN = both_B2T.unflatten(-1, (-1, self.segment // self.rate)).transpose(1, 2).flatten(2)
+        tokens_BN = both_B2T.reshape(len(y_BT), 2, -1, self.segment // self.rate).transpose(1, 2).flatten(2)
         h_BNC = self.embed(tokens_BN)
         places_N = torch.arange(h_BNC.shape[1], device=h_BNC.device)
         turn_N1P = rotary_turns(places_N, self.speed_P.float(), wide(h_BNC.dtype))

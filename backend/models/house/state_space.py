@@ -76,8 +76,8 @@ class Layer(nn.Module):
         u_BCL = x_BCL if kernel_CT is None else convolved(x_BCL, kernel_CT)
         seen_BCL = self.space(u_BCL) + self.skip_C[:, None] * u_BCL
         x_BLC = x_BCL.mT + self.mix(F.gelu(seen_BCL).mT)
-        x_BLC = x_BLC + self.narrow(F.gelu(self.wide(x_BLC)))
-        return x_BLC.mT
+        out_BLC: Tensor = x_BLC + self.narrow(F.gelu(self.wide(x_BLC)))
+        return out_BLC.mT
 
 
 class StateSpace(nn.Module):
@@ -103,7 +103,8 @@ class StateSpace(nn.Module):
         z_BCL = x_BCL
         for i, layer in enumerate(self.layers):
             z_BCL = layer(z_BCL, self.kernel_CT if i == 0 else None)
-        return self.into(z_BCL.mT).mT
+        inputs_BLC: Tensor = self.into(z_BCL.mT)
+        return inputs_BLC.mT
 
     def state(self, z_BCL: Tensor) -> Tensor:
         """The state behind these inputs, [B, C, D]."""
@@ -115,12 +116,14 @@ class StateSpace(nn.Module):
 
     def read(self, x_NCD: Tensor) -> Tensor:
         """The values [N] that are seen in states."""
-        return self.out(torch.einsum("ncd,cd->nc", x_NCD, self.loop.c_CD))[:, 0]
+        seen_N1: Tensor = self.out(torch.einsum("ncd,cd->nc", x_NCD, self.loop.c_CD))
+        return seen_N1[:, 0]
 
     def unrolled(self, x_BCD: Tensor, horizon: int) -> Tensor:
         """Values [B, H] from states on, by powers of the closed loop: the rows c M^h are the same for all windows."""
         rows_CHD = krylov(self.closed().mT, self.loop.c_CD, horizon)
-        return self.out(torch.einsum("bcd,chd->bhc", x_BCD, rows_CHD))[..., 0]
+        seen_BH1: Tensor = self.out(torch.einsum("bcd,chd->bhc", x_BCD, rows_CHD))
+        return seen_BH1[..., 0]
 
     def taught(self, z_BCL: Tensor) -> tuple[Tensor, Tensor]:
         """From true inputs at every step: the value [B, L] and the input [B, C, L] that are expected next."""
@@ -154,7 +157,8 @@ def convolved(u_BCL: Tensor, kernel_CT: Tensor) -> Tensor:
     length = u_BCL.shape[-1]
     size = length + kernel_CT.shape[-1]
     spectrum = torch.fft.rfft(u_BCL, size) * torch.fft.rfft(kernel_CT, size)
-    return torch.fft.irfft(spectrum, size)[..., :length]
+    out_BCT: Tensor = torch.fft.irfft(spectrum, size)
+    return out_BCT[..., :length]
 
 
 def filters(channels: int) -> Tensor:

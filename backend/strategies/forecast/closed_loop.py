@@ -1,8 +1,8 @@
 """Closed loop: a linear state space model feeds itself, so that its forecast is the powers of one matrix, not a loop.
 
-Zhang et al. 2023 (2303.09489), SpaceTime: the state behind the series runs on as x' = (A + B K) x, and step h is read off
-the h-th power. `doubling` appends to all states so far what they become that many steps later: ceil(log2 H) products,
-each with the square of the matrix before. `loop` takes the same steps one by one; both give the same curve.
+Zhang et al. 2023 (2303.09489), SpaceTime: the state behind the series runs on as x' = (A + B K) x, and step h is read
+off the h-th power. `doubling` appends to all states so far what they become that many steps later: ceil(log2 H)
+products, each with the square of the matrix before. `loop` takes the steps one by one; both give the same curve.
 Show: both in their timelines; eigenvalues of A + B K about the unit circle, beyond which forecasts grow without end.
 """
 

@@ -29,8 +29,8 @@ LEAD = 64  # steps that recursions run before the first one that counts
 
 # -------------------------------------------------------------------------------------------------------------- pieces
 def seasons_for(stream: Stream, known_N: Whole, none: float = 0.2) -> Whole:
-    """A season [N] that fits at least twice into what is known; 1, no season, with probability `none` or if none fits."""
-    odds_N9 = np.where((known_N < SHORT)[:, None], SHORT_ODDS, LONG_ODDS) * (2 * SEASONS <= known_N[:, None])
+    """A season [N] that fits twice into what is known; 1, no season, with probability `none` or if none fits."""
+    odds_N9 = np.where((known_N < SHORT)[:, None], SHORT_ODDS, LONG_ODDS) * (known_N[:, None] >= 2 * SEASONS)
     noise_N9 = stream.gumbel(size=odds_N9.shape)
     with np.errstate(divide="ignore"):
         picked_N = SEASONS[np.argmax(np.log(odds_N9) + noise_N9, axis=1)]

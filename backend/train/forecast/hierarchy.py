@@ -17,8 +17,18 @@ from torch import Tensor, nn
 from backend.models.house.hierarchy import Hierarchy, HierarchyConfig, save_hierarchy
 from backend.models.series_hierarchy import HierarchyModel, load_series_hierarchy
 from backend.train.forecast.points import (
-    Job, Recipe, asked, curve, draw, held_values, huber, measured, train, write_card,
-)  # fmt: skip
+    LARGEST,
+    Job,
+    Recipe,
+    asked,
+    curve,
+    draw,
+    held_values,
+    huber,
+    measured,
+    train,
+    write_card,
+)
 
 NAME = "series-hierarchy"
 _sizes = HierarchyConfig()
@@ -42,8 +52,10 @@ def errors(model: Hierarchy, y_BT: Tensor) -> tuple[Tensor, Tensor]:
     location_B1 = (value_BT[:, :past] * share_BT).sum(1, keepdim=True)
     spread_B1 = ((value_BT[:, :past] - location_B1).square() * share_BT).sum(1, keepdim=True).sqrt().clamp_min(1e-3)
     z_BT = (value_BT - location_B1) / spread_B1
+    z_BT = z_BT.clamp(-2 * LARGEST, 2 * LARGEST)
     found_BNP = model(z_BT[:, :-segment], known_BT[:, :-segment].to(z_BT.dtype)).sum(1)
-    wanted_BNP = torch.where(known_BT, z_BT, torch.nan)[:, segment:].unflatten(1, (-1, segment))
+    wanted_BT = torch.where(known_BT & (z_BT.abs() <= LARGEST), z_BT, torch.nan)[:, segment:]
+    wanted_BNP = wanted_BT.reshape(len(z_BT), -1, segment)
     return huber(found_BNP[:, :-2], wanted_BNP[:, :-2]), huber(found_BNP[:, -2:], wanted_BNP[:, -2:])
 
 

@@ -2,8 +2,8 @@
 
 Windows of the series mix are cut at a random origin; the scale is taken from what lies before it. The loss is the
 negative log density of the next patch, half that of the patches behind it, and the pinball loss of the quantile heads,
-all on one trunk. The draft learns from the data and from the target: half its loss is KL(target || draft) in closed
-form, and half its windows are continued by the target, for that is what it will read. Matrices of the trunk are trained
+all on one trunk. The draft learns from the target: its loss is KL(target || draft) in closed form, and half its windows
+are continued by the target, for that is what it will read. Matrices of the trunk are trained
 with Muon (torch 2.9 or later), everything else with AdamW, on one cosine; what ships is a running average. Training
 resumes from its checkpoint. The recipes take 28 minutes (target), 8 (target-8) and 5 (draft) on two CPU cores;
 `--device cuda` trains wider batches for longer. `--tiny` makes small models from made-up walks in seconds, for tests.
@@ -28,7 +28,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backend.errors import UserError
-from backend.models.house.forecaster import LEVELS, Forecaster, ForecasterConfig, Laws, read_forecaster, save_forecaster
+from backend.models.house.forecaster import (
+    LEVELS,
+    Forecaster,
+    ForecasterConfig,
+    Laws,
+    last_known,
+    read_forecaster,
+    save_forecaster,
+)
+from backend.models.house.forecaster_rows import Cache, Frozen
 from backend.train.smollm2_corpus import ROOT
 
 NAMES = {"target": "forecaster", "target-8": "forecaster-8", "draft": "forecaster-draft"}
@@ -39,7 +48,7 @@ LEAST = 8  # observed steps in front of an origin
 HELD = 50  # every so many-th window is held out
 SAVED_EVERY, SHOWN_EVERY = 200, 100  # steps
 PLACES = 3  # of a window where the quantile heads are trained
-POOL = 160  # batches that the target continues for the draft
+POOL = 400  # batches that the draft learns from
 
 
 @dataclass(frozen=True)
@@ -60,9 +69,9 @@ _eight = ForecasterConfig(8, 96, 4, 4, 256)
 _draft = ForecasterConfig(16, 64, 2, 2, 176, reach=0, sizes=())
 RECIPES = {
     "cpu": {
-        "target": Recipe(_target, 5600, 2e-3),
-        "target-8": Recipe(_eight, 2300, 2e-3, ahead=16),
-        "draft": Recipe(_draft, 2500, 3e-3),
+        "target": Recipe(_target, 1900, 2e-3),
+        "target-8": Recipe(_eight, 1000, 2e-3, ahead=16),
+        "draft": Recipe(_draft, 1500, 3e-3, tokens=1536),
     },
     "cuda": {
         "target": Recipe(_target, 20_000, 2e-3, tokens=24_576),
@@ -155,17 +164,22 @@ def scaled(y_BT: Tensor, origin: int) -> Tensor:
 
 
 @torch.no_grad()
-def continued(target: Forecaster, patches_BNP: Tensor, front: int, stream: torch.Generator) -> Tensor:
+def continued(net: Frozen, patches_BNP: Tensor, front: int, stream: torch.Generator) -> Tensor:
     """The windows with the target's own samples behind the origin, as a drafter will read them."""
     out_BNP = patches_BNP.clone()
-    for n in range(front, out_BNP.shape[1]):
-        h_BNC, base_BN = target(out_BNP[:, :n])
-        law = target.laws(h_BNC[:, -1], base_BN[:, -1], 0)
-        error_B = torch.zeros(len(out_BNP), device=out_BNP.device)
-        for i in range(out_BNP.shape[2]):
-            fresh_B = torch.randn(len(out_BNP), generator=stream).to(error_B.device)
-            error_B = law.rho[:, 0] * error_B + law.log_scale_P[:, 0, i].exp() * fresh_B
+    batch, count, patch = out_BNP.shape
+    at_BN = torch.arange(count, device=out_BNP.device).expand(batch, -1)
+    cache, done = Cache(net, batch, count), 0
+    for n in range(front, count):
+        fresh_BT = at_BN[:, done:n]
+        hidden_BC = net.run(net.windows(out_BNP, fresh_BT), fresh_BT, cache, None)[:, -1]
+        law = net.laws(hidden_BC, last_known(out_BNP[:, n - 1]), 0)
+        error_B = torch.zeros(batch, device=out_BNP.device)
+        for i in range(patch):
+            drawn_B = torch.randn(batch, generator=stream).to(error_B)
+            error_B = law.rho[:, 0] * error_B + law.log_scale_P[:, 0, i].exp() * drawn_B
             out_BNP[:, n, i] = law.mean_P[:, 0, i] + error_B
+        done = n
     return torch.where(out_BNP.abs() < LARGEST, out_BNP, torch.nan)
 
 
@@ -214,18 +228,18 @@ def pinball_loss(
     return loss / len(model.config.sizes)
 
 
-def distil_loss(model: Forecaster, target: Forecaster, patches_BNP: Tensor, front: int) -> Tensor:
-    """Half the density loss, half KL(target || draft) a value, behind every patch."""
+def distil_loss(model: Forecaster, p: Laws, patches_BNP: Tensor, front: int) -> Tensor:
+    """log(1 + KL(target || draft)) of every patch, and a little of the density loss.
+
+    The logarithm, because a patch that is a few nats off is refused either way. p: the target's laws [B, N, 1].
+    """
     h_BNC, base_BN = model(patches_BNP)
     q = model.laws(h_BNC, base_BN)
-    with torch.no_grad():
-        target_h_BNC, _ = target(patches_BNP)
-        p = target.laws(target_h_BNC, base_BN, 0)
-    apart_BN = p.divergence(q)[..., 0] / model.config.patch
-    weight_N = torch.where(torch.arange(apart_BN.shape[1], device=apart_BN.device) < front - 1, INSIDE, 1.0)
+    cost_BN = torch.log1p(p.divergence(q)[..., 0])
+    weight_N = torch.where(torch.arange(cost_BN.shape[1], device=cost_BN.device) < front - 1, INSIDE, 1.0)
     seen_BN = weight_N * torch.isfinite(patches_BNP).any(-1)
-    apart = (torch.log1p(apart_BN) * seen_BN).sum() / seen_BN.sum().clamp_min(1.0)  # a lost window costs no more
-    return 0.5 * density_loss(q, patches_BNP, front, 0) + 0.5 * 4 * apart
+    apart = (cost_BN * seen_BN).sum() / seen_BN.sum().clamp_min(1.0)
+    return apart + 0.1 * density_loss(q, patches_BNP, front, 0)
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -276,24 +290,38 @@ def parts_of(model: Forecaster, recipe: Recipe) -> list[Any]:
 
 def _losses(job: Job, model: Forecaster, target: Forecaster | None) -> Callable[[int], Tensor]:
     """The loss of a step; its batch depends on the seed and the step alone."""
-    recipe, pool = job.recipe, list[tuple[Tensor, int]]()
-    if target is not None:
-        stream = torch.Generator().manual_seed(recipe.seed)
-        for i in range(min(POOL, recipe.steps)):
-            patches_BNP, front = draw(job, (1, i))
-            pool.append((continued(target, patches_BNP.to(job.device), front, stream), front))
-        print(f"{len(pool)} batches continued by the target", flush=True)
+    if target is None:
 
-    def loss(step: int) -> Tensor:
-        stream = np.random.default_rng((recipe.seed, 2, step))
-        if target is not None and step % 2:
-            return distil_loss(model, target, *pool[int(stream.integers(len(pool)))])
-        patches_BNP, front = draw(job, (0, step))
-        if target is not None:
-            return distil_loss(model, target, patches_BNP.to(job.device), front)
-        return loss_of(model, patches_BNP.to(job.device), front, stream)
+        def loss(step: int) -> Tensor:
+            patches_BNP, front = draw(job, (0, step))
+            stream = np.random.default_rng((job.recipe.seed, 2, step))
+            return loss_of(model, patches_BNP.to(job.device), front, stream)
 
-    return loss
+        return loss
+    pool = taught(job, target)
+    print(f"{len(pool)} batches read by the target", flush=True)
+
+    def distilled(step: int) -> Tensor:
+        stream = np.random.default_rng((job.recipe.seed, 2, step))
+        patches_BNP, front, p = pool[int(stream.integers(len(pool)))]
+        return distil_loss(model, p, patches_BNP, front)
+
+    return distilled
+
+
+@torch.no_grad()
+def taught(job: Job, target: Forecaster) -> list[tuple[Tensor, int, Laws]]:
+    """Batches with the target's laws, every other one continued by the target."""
+    net, out = Frozen(target), []
+    stream = torch.Generator().manual_seed(job.recipe.seed)
+    for i in range(min(POOL, job.recipe.steps)):
+        patches_BNP, front = draw(job, (1, i))
+        patches_BNP = patches_BNP.to(job.device)
+        if i % 2:
+            patches_BNP = continued(net, patches_BNP, front, stream)
+        h_BNC, base_BN = target(patches_BNP)
+        out.append((patches_BNP, front, target.laws(h_BNC, base_BN, 0)))
+    return out
 
 
 @torch.no_grad()
@@ -361,7 +389,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--measure", action="store_true", help="measure the trained model and write its card")
     args = parser.parse_args(argv)
     if args.device == "cpu":
-        torch.set_num_threads(1 if args.tiny else 2)
+        torch.set_num_threads(1)
     recipe = (TINY if args.tiny else RECIPES[args.device])[args.model]
     recipe = replace(recipe, steps=args.steps or recipe.steps)
     if args.measure:

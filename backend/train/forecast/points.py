@@ -141,11 +141,12 @@ def train(job: Job, model: nn.Module, loss_of: Loss) -> nn.Module:
     rate = torch.optim.lr_scheduler.LambdaLR(
         adam, lambda s: min(1.0, (s + 1) / WARM) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, s / total)))
     )
+    parts: tuple[Any, ...] = (model, average, adam, rate)
     step, losses, began = 0, [], time.monotonic()
     if job.checkpoint.exists():
         saved = torch.load(job.checkpoint, weights_only=True, map_location=job.device)
         step = saved["step"]
-        for part, state in zip((model, average, adam, rate), saved["parts"], strict=True):
+        for part, state in zip(parts, saved["parts"], strict=True):
             part.load_state_dict(state)
     first = step
     while step < total:
@@ -167,7 +168,7 @@ def train(job: Job, model: nn.Module, loss_of: Loss) -> nn.Module:
             print(f"step {step}/{total} loss {np.mean(losses[-SHOWN_EVERY:]):.4f} {speed:.3f} s a step", flush=True)
         if step % SAVED_EVERY == 0 or step == total:
             job.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            states = [part.state_dict() for part in (model, average, adam, rate)]
+            states = [part.state_dict() for part in parts]
             torch.save({"step": step, "parts": states}, job.checkpoint.with_suffix(".new"))
             job.checkpoint.with_suffix(".new").replace(job.checkpoint)
     return average

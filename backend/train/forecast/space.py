@@ -18,8 +18,17 @@ from torch import Tensor, nn
 from backend.models.house.state_space import SpaceConfig, StateSpace, save_space
 from backend.models.series_space import SpaceModel, load_series_space
 from backend.train.forecast.points import (
-    Job, Recipe, asked, curve, draw, held_values, huber, measured, train, write_card,
-)  # fmt: skip
+    Job,
+    Recipe,
+    asked,
+    curve,
+    draw,
+    held_values,
+    huber,
+    measured,
+    train,
+    write_card,
+)
 
 NAME = "series-space"
 HORIZON = 64

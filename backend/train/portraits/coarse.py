@@ -7,10 +7,10 @@ its feed-forward net, and learns the codes given their groups: of one portrait i
 others a random share of codes, too; of some, cells behind a random one are masked, as where only a part was painted.
 Portraits and what is left open of their conditions are those of `raster`.
 
-`--device cpu` trains with two processes of one thread: about 6 minutes for the first net and 4 for the second on two
-free cores, as estimated from a few steps; `--device cuda` trains longer. `--net` trains one of them; the model is
-written when both are there. Training resumes where it was. The optimiser is that of `raster` (`loop`). The card is
-written from what was measured.
+`--device cpu` trains with two processes of one thread: 4.5 minutes for the first net and 3 for the second on two cores
+that others used little; `--device cuda` trains longer. `--net` trains one of them; the model is written when both are
+there. Training resumes where it was. The optimiser is that of `raster` (`loop`). The card is written from what was
+measured.
 
 Letters: A attributes, L slots of the canvas, V codes, M groups, B portraits of a batch, N cells, C features.
 """

@@ -19,6 +19,7 @@ from backend.strategies.forecast.sparse_ar import roots
 from backend.types import Request, Sampling, Step
 from tests.toys import ToyCatalog
 
+WARM = Sampling(temperature=1.0)
 TRUE = (0.2, 0.0, 0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.5)
 
 
@@ -123,7 +124,7 @@ def test_other_path_strategies_run_on_it_with_the_same_paths() -> None:
     model = LagsModel("house/series-lags")
     prompt = {"y": simulated((0.5,), 200).tolist()}
     traces = [
-        record(Request(s, prompt, {"target": model.id}, {"paths": 3}, Sampling(temperature=1.0), 24, 5), ToyCatalog([model]))
+        record(Request(s, prompt, {"target": model.id}, {"paths": 3}, WARM, 24, 5), ToyCatalog([model]))
         for s in ("recursive", "noise_jacobi")
     ]
     one, other = (trace.values() for trace in traces)

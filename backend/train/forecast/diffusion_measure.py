@@ -1,0 +1,174 @@
+"""What the diffusion model of windows forecasts on held-out series, and what each way of sampling it costs in calls.
+
+Letters: S sample paths, H horizon, N series.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from backend.chance import Ask, Seeded
+from backend.classical import fit
+from backend.codecs.dates import Floats
+from backend.codecs.series_scale import Scale
+from backend.errors import UserError
+from backend.gaussian import placed
+from backend.meter import Meter
+from backend.models.series_diffusion import SeriesDiffusionModel, load_series_diffusion
+from backend.protocols import Prompt, SeriesDiffusionSession
+from backend.registry import find
+from backend.series.metrics import LEVELS, coverage, mase, quantiles_of, wql
+from backend.train.forecast.held_out import Case, groups
+from backend.train.smollm2_corpus import ROOT
+from backend.types import Sampling
+from backend.unrolling import filled
+
+FILE = ROOT / "assets" / "bench" / "diffusion.json"
+PATHS = 32
+LONGEST = 64  # steps of a horizon that are judged
+NAIVE = "seasonal naive"
+WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    NAIVE: ("", {}),
+    "DDPM": ("self_guided", {"sampler": "ddpm", "skip": 1}),
+    "DDPM, skip 5": ("self_guided", {"sampler": "ddpm", "skip": 5}),
+    "DDIM, skip 2": ("self_guided", {"sampler": "ddim", "skip": 2}),
+    "DDIM, skip 5": ("self_guided", {"sampler": "ddim", "skip": 5}),
+    "DDIM, skip 10": ("self_guided", {"sampler": "ddim", "skip": 10}),
+    "in-painting, once": ("in_painting", {"repeats": 1, "skip": 5}),
+    "in-painting, 3 times": ("in_painting", {"repeats": 3, "skip": 5}),
+    "refined seasonal naive": ("refine", {"base": "seasonal_naive", "iterations": 10}),
+}
+USUAL = {"self_guided": "self_guided", "in_painting": "in_painting", "refine": "refine"}  # with default knobs
+
+
+@dataclass
+class Told:
+    """The forecasts of one way, series by series."""
+
+    calls: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    truths: list[Floats] = field(default_factory=list)
+    bands: list[Floats] = field(default_factory=list)
+    scaled: list[float] = field(default_factory=list)
+    inside: list[float] = field(default_factory=list)
+
+    def add(self, case: Case, paths_SH: Floats, calls: int, seconds: float) -> None:
+        """Judge one forecast; horizons are in units of the series, and weighed by its size."""
+        truth_H = case.truth_H[: paths_SH.shape[1]]
+        size = float(np.nanmean(np.abs(truth_H)))
+        if not size > 0:
+            return
+        quantiles_QH = quantiles_of(paths_SH, LEVELS)
+        self.calls.append(calls)
+        self.seconds.append(seconds)
+        self.truths.append(truth_H / size)  # every series weighs the same
+        self.bands.append(quantiles_QH / size)
+        self.inside.append(coverage(truth_H, quantiles_QH[0], quantiles_QH[-1]))
+        error = mase(truth_H, quantiles_QH[LEVELS.index(0.5)], case.past_T, case.season)
+        if error is not None:
+            self.scaled.append(error)
+
+    def row(self) -> dict[str, Any]:
+        """Means over the series."""
+        return {
+            "series": len(self.calls),
+            "calls": round(float(np.mean(self.calls)), 1),
+            "seconds": round(float(np.mean(self.seconds)), 2),
+            "wql": round(wql(self.truths, self.bands, LEVELS), 4),
+            "mase": round(float(np.mean(self.scaled)), 4),
+            "series_of_mase": len(self.scaled),
+            "coverage80": round(float(np.mean(self.inside)), 4),
+        }
+
+
+def paths_of(
+    model: SeriesDiffusionModel, prompt: Prompt, horizon: int, strategy: str, knobs: Mapping[str, Any]
+) -> tuple[Floats, int]:
+    """Sample paths [S, H] in the units of the series, and the calls that they took; "" is seasonal naive alone."""
+    scale, meter, ask = prompt.extras["scale"], Meter(), Ask(horizon, Seeded(0))
+    assert isinstance(scale, Scale)
+    session = model.open(SeriesDiffusionSession, prompt, Sampling(temperature=1.0), meter, horizon)
+    if not strategy:
+        series_T = filled(session.series_CT)
+        forecaster = fit(series_T, session.season, "seasonal_naive")
+        tail_Sp = series_T[-forecaster.lags :].expand(PATHS, -1)
+        law = forecaster.patch(tail_Sp, torch.zeros(PATHS, dtype=torch.long), horizon)
+        return scale.decode(placed(law, ask.chance.noise((PATHS, horizon))).numpy()), 0
+    found = find(strategy)
+    held: dict[int, float] = {}
+    for step in found.run(session, ask, **found.settle({"paths": PATHS, **knobs})):
+        for mark in step.marks:
+            if mark.fate.commits:
+                held.update(enumerate(mark.values, mark.slot))
+    canvas = np.array([held[slot] for slot in range(PATHS * horizon)])
+    return scale.decode(canvas.reshape(PATHS, horizon)), meter.calls
+
+
+def chosen(series: int) -> dict[str, list[Case]]:
+    """So many cases of every group, spread over it."""
+    return {name: cases[:: max(1, len(cases) // series)][:series] for name, cases in groups().items()}
+
+
+def compared(
+    model: SeriesDiffusionModel, ways: Mapping[str, tuple[str, Mapping[str, Any]]], by_group: Mapping[str, list[Case]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Rows by group and way, and under "all" over every series; cases whose past cannot be scaled are left out."""
+    every = {way: Told() for way in ways}
+    out: dict[str, dict[str, dict[str, Any]]] = {}
+    for group, cases in by_group.items():
+        told = {way: Told() for way in ways}
+        for case in cases:
+            past = [None if np.isnan(y) else float(y) for y in case.past_T]
+            try:
+                prompt = model.codec.encode({"y": past, "season": case.season})
+            except UserError:
+                continue
+            horizon = min(len(case.truth_H), LONGEST)
+            for way, (strategy, knobs) in ways.items():
+                start = time.perf_counter()
+                paths_SH, calls = paths_of(model, prompt, horizon, strategy, knobs)
+                seconds = time.perf_counter() - start
+                told[way].add(case, paths_SH, calls, seconds)
+                every[way].add(case, paths_SH, calls, seconds)
+        out[group] = {way: found.row() for way, found in told.items() if found.calls}
+        print(group, json.dumps(out[group]), flush=True)
+    return out | {"all": {way: found.row() for way, found in every.items() if found.calls}}
+
+
+def measure(card: Path, series: int, ways: Sequence[str] = tuple(WAYS)) -> None:
+    """Add to the card what the strategies forecast with their default knobs, and write error against calls to FILE."""
+    model = load_series_diffusion("house/series-diffusion", card.with_suffix(".safetensors"))
+    by_group = chosen(series)
+    usual = {NAIVE: WAYS[NAIVE], **{name: (strategy, {}) for name, strategy in USUAL.items()}}
+    out = json.loads(card.read_text(encoding="utf-8"))
+    about = (
+        f"Up to {series} series of every held-out group at their own origins, horizons up to {LONGEST} steps, {PATHS} "
+        "paths, seed 0. WQL gives every series the same weight. Few series: differences of a tenth mean little."
+    )
+    out["held_out"] = {"about": about, **compared(model, usual, by_group)}
+    card.write_text(json.dumps(out, indent=2) + "\n")
+    rows = compared(model, {way: WAYS[way] for way in ways}, by_group)
+    environment = {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    FILE.write_text(json.dumps({"about": about, "environment": environment, "rows": rows}, indent=1) + "\n")
+    print(table())
+
+
+def table(path: Path = FILE) -> str:
+    """Error against calls as a Markdown table. Raises UserError where nothing was measured."""
+    if not path.is_file():
+        raise UserError(f"There is no {path.name}; make it with: python -m backend.train.forecast.diffusion --measure")
+    told = json.loads(path.read_text(encoding="utf-8"))
+    lines = ["| way | calls | seconds | WQL | MASE | 80 % band holds |", "|---|---|---|---|---|---|"]
+    for way, row in sorted(told["rows"]["all"].items(), key=lambda item: item[1]["calls"]):
+        figures = f"{row['wql']:.3f} | {row['mase']:.2f} | {100 * row['coverage80']:.0f} %"
+        lines.append(f"| {way} | {row['calls']:.0f} | {row['seconds']:.1f} | {figures} |")
+    return "\n".join([*lines, "", told["about"]])
