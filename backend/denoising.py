@@ -8,6 +8,7 @@ Shape letters: S paths, L steps of a window, H horizon, h steps of a block.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -103,7 +104,7 @@ def spread(target: SeriesDiffusionSession, t: float, lower: float) -> float:
     """Standard deviation of x_lower given x_t and x_0: what an ancestral step draws anew."""
     schedule = target.schedule
     kept = (schedule.alpha(t) / schedule.alpha(lower)) ** 2
-    return schedule.sigma(lower) / schedule.sigma(t) * max(0.0, 1 - kept) ** 0.5
+    return schedule.sigma(lower) / schedule.sigma(t) * math.sqrt(max(0.0, 1 - kept))
 
 
 def down(
@@ -115,13 +116,13 @@ def down(
     if drawn_SL is None:
         return schedule.alpha(lower) * clean_SL + sigma * noise_SL
     fresh = spread(target, t, lower)
-    return schedule.alpha(lower) * clean_SL + (sigma**2 - fresh**2) ** 0.5 * noise_SL + fresh * drawn_SL
+    return schedule.alpha(lower) * clean_SL + math.sqrt(max(0.0, sigma**2 - fresh**2)) * noise_SL + fresh * drawn_SL
 
 
 def up(target: SeriesDiffusionSession, x_SL: Tensor, lower: float, t: float, drawn_SL: Tensor) -> Tensor:
     """x_t of x_lower, with the noise that is drawn for it."""
     ratio = target.schedule.alpha(t) / target.schedule.alpha(lower)
-    return ratio * x_SL + (1 - ratio**2) ** 0.5 * drawn_SL
+    return ratio * x_SL + math.sqrt(max(0.0, 1 - ratio**2)) * drawn_SL
 
 
 # ------------------------------------------------------------------------------------------------------------- energies

@@ -38,12 +38,15 @@ SETS = {  # lanes of a strategy, where not its defaults alone
     "confidence": ("confidence:steps=8",),
     "multi_resolution": ("multi_resolution", "multi_resolution:rule=smallest"),
     "noise_jacobi": ("noise_jacobi", "noise_jacobi:tolerance=0.001"),
+    "speculative_patches": ("speculative_patches", "speculative_patches:gamma=7"),
     "rolled_direct": tuple(f"rolled_direct:head=1:feedback={name}" for name in ("median", "fan_out", "sampled")),
 }
 CHECKED = "speculative_patches"  # its law is held against the plain one's by measurement, too
 LONG = 512  # steps of the sweeps over a long horizon
-SWEPT = tuple(f"noise_jacobi:carry={carry}:tolerance={t}" for carry in ("context", "none") for t in ("0.0", "0.001"))
+STEPS = "house/series-lags"  # a model that writes one step a call
+SWEPT = tuple(f"noise_jacobi:window=512:carry=context:tolerance={t}" for t in ("0.0", "0.000001", "0.001"))
 ALIKE = ("ar1", "random_walk")  # series that the sweeps are told of
+SLOW = 6.0  # seconds of a forecast from which on a lane is timed once, on one series
 TOKEN_PATHS = 16  # runs that make one forecast of a lane which writes one path
 Tell = Callable[[str], None]
 
@@ -200,16 +203,17 @@ def equal_law(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
 
 # -------------------------------------------------------------------------------------------------------------- sweeps
 def sweeps(catalog: Catalog, args: argparse.Namespace, tell: Tell) -> list[dict[str, Any]]:
-    """Calls of noise_jacobi beside recursive's on autoregressions, over the horizon and over a long one."""
-    if target_of(catalog, "noise_jacobi") is None:
-        return []
+    """Calls of noise_jacobi beside recursive's on autoregressions, of our forecaster and of a model of single steps."""
+    usual, here = target_of(catalog, "noise_jacobi"), {e.id for e in catalog.entries() if e.available}
+    plans = [(usual, args.horizon), (usual, LONG), (STEPS if STEPS in here else None, args.horizon)]
     out = []
-    for horizon in dict.fromkeys((args.horizon, LONG)):
+    for target, horizon in dict.fromkeys(plan for plan in plans if plan[0]):
         for case in (case for case in cases(args.horizon) if case.text in ALIKE):
-            row: dict[str, Any] = {"case": case.text, "horizon": horizon, "paths": args.paths, "lanes": {}}
+            row: dict[str, Any] = {"case": case.text, "target": target, "horizon": horizon, "paths": args.paths}
+            row["lanes"] = {}
             for name in (PLAIN["paths"], *SWEPT):
                 tell(f"sweeps over {horizon} steps of {case.text}: {name}")
-                trace = make_lane(name, catalog, args, horizon).run(case, 0).trace
+                trace = make_lane(f"{name}:target={target}", catalog, args, horizon).run(case, 0).trace
                 assert trace is not None
                 s = trace.summary()
                 row["lanes"][name] = {"calls": s.num_target_calls, "rows": s.rows["target"], "seconds": s.seconds}
@@ -292,7 +296,7 @@ def _time(
     progress: Progress,
     tell: Tell,
 ) -> None:
-    """Time the lanes of one kind, with their plain one among them, and note their rows.
+    """Time the lanes of one kind, with their plain one among them, and note their rows; slow ones on one series.
 
     Where the model of the plain one is not here, the first lane is what the others are compared with.
     """
@@ -300,24 +304,24 @@ def _time(
     plain = plain if target_of(catalog, plain) is not None else group[0].name
     lanes = [lane for lane in group if lane.name == plain] or [make_lane(plain, catalog, args)]
     lanes += [lane for lane in group if lane.name != plain]
-    ready = []
+    quick, slow = list[ForecastLane](), list[ForecastLane]()
     for lane in lanes:
         tell(f"warming up {lane.name}")
         try:
-            lane.run(timed[0], seed=0)
+            seconds = lane.run(timed[0], seed=0).wall
         except UserError as error:
             if strict or lane.name == plain:
                 raise
             tell(f"{lane.name} is left out: {error}\n")
             continue
-        ready.append(lane)
-    results = measure(ready, timed, args.repeats, tell, warm=False)
-    for lane in ready:
-        if lane.name not in progress.rows:
-            row = cost(lane, results[lane.name], results[plain])
-            row["forecasts_timed"] = row.pop("pictures_timed")
-            paths = _paths(lane)
-            progress.rows[lane.name] = {**row, "kind": lane.kind, "against": plain, "paths": paths}
+        (quick if seconds < SLOW or lane.name == plain else slow).append(lane)
+    for some, on, repeats in ((quick, timed, args.repeats), *(([lanes[0], lane], timed[:1], 1) for lane in slow)):
+        results = measure(some, on, repeats, tell, warm=False)
+        for lane in some:
+            if lane.name not in progress.rows:
+                row = cost(lane, results[lane.name], results[plain])
+                row["forecasts_timed"] = row.pop("pictures_timed")
+                progress.rows[lane.name] = {**row, "kind": lane.kind, "against": plain, "paths": _paths(lane)}
 
 
 def _paths(lane: ForecastLane) -> int | None:
@@ -325,7 +329,7 @@ def _paths(lane: ForecastLane) -> int | None:
     request = lane.request({}, 0)
     if lane.kind != "paths":
         return 1
-    known = request.knobs.get("paths", None)
+    known = request.knobs.get("paths")
     return int(known) if known is not None and request.knobs.get("feedback", "sampled") == "sampled" else None
 
 

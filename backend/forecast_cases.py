@@ -21,6 +21,7 @@ from backend.trace import Trace
 from backend.types import Request
 
 LEAST_CONTEXT = 96  # values that a case leaves to look back on
+USUAL_PATHS = 64
 LOOK_BACK = 512  # most values that any of our models looks back on
 TOKENS, MASKED = "house/series-tokens", "house/series-masked"
 PLAIN: Mapping[str, str] = {  # the plain way to unroll a target, by the kind of what is written
@@ -83,8 +84,10 @@ class ForecastLane(OurLane):
     def request(self, prompt: Any, seed: int) -> Request:
         """What the lane asks of a prompt."""
         asked = super().request(prompt, seed)
-        options = find(asked.strategy).knobs
-        more = {"paths": self.paths} if "paths" in options and "paths" not in asked.knobs else {}
+        options, more = find(asked.strategy).knobs, dict[str, Any]()
+        if "paths" in options and "paths" not in asked.knobs:  # strategies that pay for each path keep their few
+            usual = options["paths"].default
+            more["paths"] = self.paths if usual >= USUAL_PATHS else min(usual, self.paths)
         return Request(
             asked.strategy, prompt, asked.models, {**asked.knobs, **more}, asked.sampling, self.horizon, seed
         )

@@ -110,7 +110,7 @@ class Probe:
     source: Source
     kept: int = 0
     judged: int = 0
-    sweeps: dict[str, list[int]] = field(default_factory=lambda: {EXACT: [], NEAR: []})
+    sweeps: dict[str, list[float]] = field(default_factory=lambda: {EXACT: [], NEAR: []})
     calls: list[int] = field(default_factory=list)
     losses: list[Floats] = field(default_factory=list)  # mean pinball by step, over mean |truth| of the window
     patches: int = 0
@@ -119,20 +119,19 @@ class Probe:
         """Read a finished trace; forecast: of it, in units. Others are left out."""
         if not finished(trace) or held.truth_H is None:
             return
-        calls = trace.summary().num_target_calls
         if trace.request.strategy == "noise_jacobi":
-            self.sweeps[EXACT if trace.request.knobs["tolerance"] == 0 else NEAR].append(calls)
+            self.sweeps[EXACT if trace.request.knobs["tolerance"] == 0 else NEAR].append(sweeps_of(trace))
             return
         found = acceptance_of(trace)
         self.kept, self.judged = self.kept + sum(found.kept), self.judged + sum(found.judged)
-        self.calls.append(calls)
+        self.calls.append(trace.summary().num_target_calls)
         sizes = [len(mark.values) for step in trace.steps for mark in step.marks]
         self.patches = -(-len(held.truth_H) // max(sizes, default=1))
         loss_H = pinball(held.truth_H, forecast.quantiles(LEVELS), LEVELS).mean(axis=0)
         self.losses.append(loss_H / np.abs(held.truth_H).mean())
 
     def row(self) -> dict[str, Any]:
-        """Everything so far: `acceptance` with its 95 % interval, `sweeps` by tolerance, `calls`, `wql` by block."""
+        """Everything so far: `acceptance` with its interval, `sweeps` a path by tolerance, `calls`, `wql` by block."""
         told: dict[str, Any] = {
             "name": self.source.name,
             "kind": self.source.kind,
@@ -152,7 +151,15 @@ class Probe:
         return told
 
 
-def _mean(values: Sequence[int]) -> float | None:
+def sweeps_of(trace: Trace) -> float:
+    """Sweeps until a path is written, mean over paths; the calls of the trace are those of its slowest path."""
+    horizon = trace.request.budget
+    opened = [{mark.slot // horizon for mark in step.marks} for step in trace.steps]
+    paths = len(set().union(*opened))
+    return sum(map(len, opened)) / paths if paths else 0.0
+
+
+def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 

@@ -19,7 +19,7 @@ from demos.parts.lab import Lab
 from demos.parts.views import scores_table, series_card
 
 ID, TITLE = "forecast", "Forecasting"
-USUAL = ("speculative_patches", "noise_jacobi", "direct")  # lanes 2 to 4 where no race was recorded
+USUAL = tuple(strategy for strategy, _ in EXAMPLES[0].shown)  # lanes 2 to 4 where no race was recorded
 READ = ("data", "csv", "own", "horizon", "truth", "context", "back", "season")  # what the card of the series tells
 
 
@@ -168,7 +168,8 @@ def _build_settings(lab: Lab, first: Mapping[str, Any]) -> dict[str, Any]:
 def _asked(kind: str) -> dict[str, Any]:
     """The form of an example without a recorded race."""
     example = next(e for e in EXAMPLES if e.kind == kind)
-    return {"data": example.series, "horizon": example.horizon, "truth": HOLD, "back": 0, "season": 0}
+    plain = {"data": example.series, "horizon": example.horizon, "truth": HOLD, "back": 0, "season": 0}
+    return {**plain, "lanes": example.lanes}
 
 
 def _slug(kind: str) -> str:

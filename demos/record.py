@@ -92,20 +92,25 @@ def record_pictures(catalog: Catalog, example: Portrait, strategy_ids: Sequence[
     return run_race(catalog, painting.requests_of(form, catalog), repeats)
 
 
-def record_example(catalog: Catalog, tab: str, kind: str, strategy_ids: Sequence[str], repeats: int = 1) -> list[Trace]:
+def record_example(
+    catalog: Catalog, tab: str, kind: str, strategy_ids: Sequence[str] | None = None, repeats: int = 1
+) -> list[Trace]:
     """The traces of an example of the image or forecasting tab."""
     if tab == "image":
-        return record_pictures(catalog, next(e for e in painting.EXAMPLES if e.kind == kind), strategy_ids, repeats)
+        portrait = next(e for e in painting.EXAMPLES if e.kind == kind)
+        return record_pictures(catalog, portrait, strategy_ids or image.USUAL, repeats)
     example = next(e for e in forecast_form.EXAMPLES if e.kind == kind)
     return record_forecasts(catalog, example, strategy_ids, repeats)
 
 
 def record_forecasts(
-    catalog: Catalog, example: forecast_form.Example, strategy_ids: Sequence[str], repeats: int
+    catalog: Catalog, example: forecast_form.Example, strategy_ids: Sequence[str] | None, repeats: int
 ) -> list[Trace]:
-    """The traces of the baseline and these strategies on a series, with the first settings of the forecasting tab."""
+    """The traces of the baseline and these strategies, or those of the example, with the tab's first settings."""
     form: dict[str, Any] = {name: default for name, (_, _, default, _) in forecast_form.NUMBERS.items()}
-    lanes = [{"strategy": s, "models": {}, "knobs": {}} for s in strategy_ids]
+    lanes = example.lanes
+    if strategy_ids is not None:
+        lanes = [{"strategy": s, "models": {}, "knobs": {}} for s in strategy_ids]
     form |= {"data": example.series, "horizon": example.horizon, "truth": forecast_form.HOLD, "lock": True}
     return run_race(catalog, forecast_form.requests_of({**form, "lanes": lanes}, catalog), repeats)
 
@@ -128,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     if args.tab != "text":
         page = image.PAGE if args.tab == "image" else forecasting.PAGE
-        usual = image.USUAL if args.tab == "image" else forecasting.USUAL
+        usual = image.USUAL if args.tab == "image" else None
         for kind in page.kinds:
             if not args.only or kind in args.only:
                 traces = record_example(catalog, args.tab, kind, args.lanes or usual, args.repeats)

@@ -182,7 +182,7 @@ def test_measures_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     assert sum(told["pit"]) == pytest.approx(1, abs=1e-3)
     law = result["equal_law"]
     assert (law["cases"], law["same"]) == (3, law["low"] <= 1 <= law["high"])
-    assert [(row["horizon"], len(row["lanes"])) for row in result["sweeps"]] == [(16, 5), (32, 5)]
+    assert [(row["horizon"], len(row["lanes"])) for row in result["sweeps"]] == [(16, 4), (32, 4)]
     assert result["sweeps"][0]["lanes"]["recursive"]["calls"] == 4
     text = forecast_table.report(result)
     assert "| `direct` | toy/bands | 1.0 | " in text
@@ -267,12 +267,13 @@ def lane(name: str, calls: float, seconds: float, wql: float | None, **more: Any
 def made(**law: Any) -> dict[str, Any]:
     rows = [lane("recursive", 8, 0.5, 0.2), lane("speculative_patches", 4, 0.4, 0.2), lane("direct", 1, 0.01, 0.19)]
     both = {"recursive": {"calls": 8}, "noise_jacobi:carry=context:tolerance=0.0": {"calls": 4}}
+    both["noise_jacobi:carry=context:tolerance=0.000001"] = {"calls": 4}
     both["noise_jacobi:carry=context:tolerance=0.001"] = {"calls": 2}
     found = {"lane": "speculative_patches", "against": "recursive", "ratio": 1.001, "cases": 40}
     return {
         "rows": rows,
         "equal_law": {**found, "low": 0.99, "high": 1.01, "same": True} | law,
-        "sweeps": [{"case": "ar1", "horizon": 128, "paths": 64, "lanes": both}],
+        "sweeps": [{"case": "ar1", "target": "house/forecaster", "horizon": 128, "paths": 64, "lanes": both}],
     }
 
 
@@ -287,10 +288,10 @@ def test_figures_tell_what_was_asked_and_what_came_out() -> None:
     assert speculative[0].startswith("2.00x fewer calls (4.00 against 8.00), 1.25x in time at 64 paths, 75% of the")
     assert speculative[0].endswith("WQL 1.0010 of recursive's, 0.9900 to 1.0100 over 40 forecasts")
     assert told(made(same=False))[0][1] == "no"
-    assert sweeps == (
-        "2.00x over 128 steps exactly (4 against 8); 4.00x over 128 steps within 0.001 (2 against 8)",
-        "no",
-    )
+    exactly, nearly, within = sweeps[0].split(", ")[1:]
+    assert exactly == "128 steps of 64 paths: 2.00x to the last bit (4 against 8)"
+    assert (nearly, within) == ("2.00x within 1e-06 (4 against 8)", "4.00x within 0.001 (2 against 8)")
+    assert sweeps[1] == "no", "within a thousandth is not the same path"
     assert direct == ("8.0x fewer calls, 50.0x in time; WQL 0.190 against 0.200, MASE 1.100 against 1.100", "yes")
     assert quick == ("`recursive` 0.50 s at 64 paths; the slowest of 3 lanes, `recursive`, 0.50 s", "yes")
     assert told({"rows": []}) == [("not measured yet", "")] * 4
@@ -335,7 +336,7 @@ def test_the_registry_names_the_models_of_series(capsys: pytest.CaptureFixture[s
     assert listed["recursive"][:2] == ["house/forecaster", "house/forecaster-8"]
     assert listed["direct"] == ["house/forecaster", "house/forecaster-8"]
     assert "house/forecaster" in listed["speculative_patches"]
-    assert "house/forecaster-draft" not in sum(listed.values(), [])
+    assert not any("house/forecaster-draft" in ids for ids in listed.values())
     assert listed["speculative"] == listed["spectr"] == ["house/series-tokens"]
     assert listed["confidence"] == ["house/series-masked"]
     assert listed["medusa"] == listed["next_scale"] == []

@@ -191,3 +191,13 @@ def test_written_tables_have_the_columns_of_the_code(path: Path) -> None:
         assert next(csv.reader(file)) == [field.name for field in fields(Row)]
     rows = scoring.read(path)
     assert all(r.n > 0 and math.isfinite(r.WQL) and 0 <= r.coverage80 <= 1 for r in rows)
+
+
+def test_own_seasonal_naive_is_that_of_statsforecast() -> None:
+    """Both were judged on the same cases when the table was made: same forecasts, same widths."""
+    table = {(r.forecaster, r.group): r for r in scoring.read(baselines.FILE)}
+    for (name, group), theirs in table.items():
+        if name == scoring.NAIVE:
+            ours = table["own seasonal naive", group]
+            told = (ours.n, ours.MASE, ours.WQL, ours.coverage80)
+            assert told == pytest.approx((theirs.n, theirs.MASE, theirs.WQL, theirs.coverage80), abs=2e-4), group

@@ -78,7 +78,7 @@
 
     origins(view) {
       const x = this.value.result.origins.map((o) => plainLabel(o.ds));
-      const data = this.lanes().map(({ lane, i, name }) => ({ name, mode: "lines+markers", x, y: lane.rows.map((row) => row?.[view] ?? null), line: this.line(i), marker: this.marker(i), connectgaps: false,
+      const data = this.lanes().map(({ lane, i, name }) => ({ name, mode: "lines+markers", x, y: lane.rows.map((row) => row?.[view] ?? null), line: this.stroke(i), marker: this.marker(i), connectgaps: false,
         hovertemplate: `%{y:.3~g} at %{x}<extra>${plainLabel(name)}</extra>` }));
       return { data, layout: { xaxis: { text: "origin", type: "category", tickangle: -30, nticks: 8 }, yaxis: { text: NAMES[view], ...(view === "coverage80" ? { tickformat: ".0%", range: [0, 1.04] } : { rangemode: "tozero" }) }, ...this.target(view) } };
     }
@@ -86,7 +86,7 @@
     steps(view) {
       const data = this.lanes().map(({ lane, i, name }) => {
         const y = lane.by_step[view] || [];
-        return { name, mode: "lines", x: y.map((_, k) => k + 1), y, line: this.line(i), hovertemplate: `%{y:.3~g} at step %{x}<extra>${plainLabel(name)}</extra>` };
+        return { name, mode: "lines", x: y.map((_, k) => k + 1), y, line: this.stroke(i), hovertemplate: `%{y:.3~g} at step %{x}<extra>${plainLabel(name)}</extra>` };
       });
       return { data, layout: { xaxis: { text: "step of the horizon", rangemode: "tozero" }, yaxis: { text: NAMES[view], ...(view === "coverage80" ? { tickformat: ".0%", range: [0, 1.04] } : { rangemode: "tozero" }) }, ...this.target(view) } };
     }

@@ -105,7 +105,7 @@
     }
 
     color(i) { return this.style.lanes[i % 4]; }
-    line(i) { return { color: this.color(i), width: 2, dash: DASHES[i % 4] }; }
+    stroke(i) { return { color: this.color(i), width: 2, dash: DASHES[i % 4] }; }
     marker(i, size = 8) { return { symbol: MARKERS[i % 4], color: this.color(i), size }; }
     empty(text) {
       return { data: [], layout: { xaxis: { visible: false }, yaxis: { visible: false },

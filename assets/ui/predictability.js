@@ -64,7 +64,7 @@
     }
 
     sweeps(view) {
-      return { data: this.points((r) => r.sweeps?.[view]), layout: { xaxis: this.xaxis(), yaxis: { text: "target calls a forecast", rangemode: "tozero" }, shapes: this.most() } };
+      return { data: this.points((r) => r.sweeps?.[view]), layout: { xaxis: this.xaxis(), yaxis: { text: "sweeps a path", rangemode: "tozero" }, shapes: this.most() } };
     }
 
     /* Where nothing is gained: a call a patch. */

@@ -52,7 +52,7 @@ class NoiseTelling:
         """The noise in windows of any length. Raises UserError where the model returns no numbers."""
         net = self._model.net
         alpha_1, sigma_1 = (x_SL.new_tensor([y]) for y in (self.schedule.alpha(t), self.schedule.sigma(t)))
-        noise_SL = net(x_SL, alpha_1, sigma_1, [self.season])
+        noise_SL: Tensor = net(x_SL, alpha_1, sigma_1, [self.season])
         if not math.isfinite(float(noise_SL.detach().abs().amax())):
             raise UserError(
                 f"{self._model.id} returned numbers that are no noise (NaN or infinity); guide it less, "

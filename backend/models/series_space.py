@@ -35,8 +35,8 @@ class SpaceSession:
 
     def advance(self, states_ND: Tensor, steps: int) -> Tensor:
         """See `LoopSession.advance`."""
-        power_CDD = self._model.power(steps)
         with self._meter.call(len(states_ND)), torch.inference_mode():
+            power_CDD = self._model.power(steps)
             x_CND = states_ND.reshape(-1, *power_CDD.shape[:2]).transpose(0, 1).to(power_CDD)
             return (x_CND @ power_CDD.mT).transpose(0, 1).flatten(1).cpu()
 

@@ -141,9 +141,10 @@ class Fan:
         truth_H = asked.truth_H if np.isfinite(asked.truth_H).any() else None
         if truth_H is None or not finished(trace):
             return {}
-        found = scores_of(self.forecast, Held(asked.past.y_T, asked.season, truth_H))
+        single = len(self.values_RH) == 1  # one path or curve has no law to be judged by
+        forecast = Forecast(self.values_RH) if single else self.forecast
+        found = scores_of(forecast, Held(asked.past.y_T, asked.season, truth_H))
         told = {name: x for name, x in vars(found).items() if x is not None and math.isfinite(x)} if found else {}
-        single = not self.levels and len(self.values_RH) == 1  # one path has no law to be judged by
         return {name: x for name, x in told.items() if not single or name in ("mase", "smape")}
 
     def same_as(self, other: Fan) -> bool:

@@ -82,20 +82,34 @@ class House:
 
 @dataclass(frozen=True)
 class Example:
-    """A series on a chip, and how far it is to be continued."""
+    """A series on a chip, how far it is to be continued, and what is worth seeing on it: strategies and their knobs."""
 
     kind: str
     series: str
     horizon: int
+    shown: Sequence[tuple[str, Mapping[str, Any]]]
+
+    @property
+    def lanes(self) -> list[dict[str, Any]]:
+        """Lanes 2 and on."""
+        return [{"strategy": strategy, "models": {}, "knobs": dict(settings)} for strategy, settings in self.shown]
 
 
 EXAMPLES = (
-    Example("trend and season", "trend_season", 96),
-    Example("CO2", "co2", 104),
-    Example("temperature", "san_francisco_temp", 96),
-    Example("chaos", "lorenz", 96),
-    Example("noise", "ar1", 64),
-)
+    Example(
+        "trend and season", "trend_season", 96, [("speculative_patches", {}), ("noise_jacobi", {}), ("direct", {})]
+    ),
+    Example(
+        "CO2", "co2", 104,
+        [("lookahead_heads", {}), ("rolled_direct", {"feedback": "median", "head": 2}), ("rolled_direct", {"head": 2})],
+    ),
+    Example(
+        "temperature", "san_francisco_temp", 96,
+        [("speculative_patches", {}), ("classical_draft", {"model": "seasonal_naive"}), ("recursive_point", {})],
+    ),
+    Example("chaos", "lorenz", 96, [("speculative_patches", {}), ("noise_jacobi", {}), ("multi_resolution", {})]),
+    Example("noise", "ar1", 64, [("noise_jacobi", {}), ("classical_draft", {"model": "ar"}), ("direct", {})]),
+)  # fmt: skip
 TITLES = {
     "co2": "CO2 at Mauna Loa, weekly",
     "sunspots": "Sunspots, yearly",
@@ -328,7 +342,7 @@ def forecasters(catalog: Catalog, protocol: str = "paths") -> list[Entry]:
 
 
 def target_for(strategy_id: str, form: Mapping[str, Any], catalog: Catalog) -> str:
-    """The model that a strategy gets: the chosen one where it can do what the strategy asks for, else the first.
+    """The model that a strategy gets: the chosen one where it can do what the strategy asks for, else the usual one.
 
     A model can if there are models for the other roles beside it.
     """
@@ -339,7 +353,17 @@ def target_for(strategy_id: str, form: Mapping[str, Any], catalog: Catalog) -> s
     helpers = [role for role in found.roles if role != "target"]
     able = [e.id for e in models if all(_has(catalog, role, e.id) for role in helpers)]
     chosen = form.get("model") or ""
-    return chosen if found.base is ForecastSession and chosen in able else next(iter(able), "")
+    if found.base is ForecastSession and chosen in able:
+        return chosen
+    usual = _usual(catalog, found.protocol)
+    return usual if usual in able else next(iter(able), "")
+
+
+def _usual(catalog: Catalog, protocol: type) -> str:
+    try:
+        return catalog.default_target(protocol)
+    except UserError:
+        return ""
 
 
 def _has(catalog: Catalog, role: str, target: str) -> bool:

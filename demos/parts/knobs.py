@@ -14,7 +14,14 @@ import gradio as gr
 
 from backend.catalog import Catalog, Entry
 from backend.errors import UserError
-from backend.protocols import PROTOCOL_NAMES, BandSession, ForecastSession, PictureJudgeSession, PictureSession
+from backend.protocols import (
+    PROTOCOL_NAMES,
+    BandSession,
+    FleetSession,
+    ForecastSession,
+    PictureJudgeSession,
+    PictureSession,
+)
 from backend.registry import Option, Strategy, strategies
 from demos.parts.snapshot import MEANING
 
@@ -85,8 +92,8 @@ def _spoken(entry: Entry) -> tuple[type, ...]:
     """The protocols that a model speaks: that of its entry and those which are part of it."""
     if entry.modality == "image" and entry.protocol == "causal":
         return BY_NAME[RASTER].__mro__
-    more = (BandSession,) if entry.protocol == "lookahead" else ()  # our forecasters give quantiles as well
-    return (*BY_NAME[entry.protocol].__mro__, *more)
+    more = {"lookahead": (BandSession,), "causal": (FleetSession,)}  # bands as well; several paths at once
+    return (*BY_NAME[entry.protocol].__mro__, *more.get(entry.protocol, ()))
 
 
 def own_knobs(strategy: Strategy) -> dict[str, Option]:

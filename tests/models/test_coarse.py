@@ -169,10 +169,10 @@ def test_guidance_is_for_both_nets(model: CoarseModel) -> None:
 @pytest.mark.parametrize("scale", [None, 2.0])
 def test_the_strategy_paints_a_picture(model: CoarseModel, scale: float | None) -> None:
     used = model if scale is None else guided(model, scale)
-    request = Request("coarse_to_fine", PROMPT, {"target": used.id}, {"rounds": 2}, PLAIN, CELLS, seed=2)
+    request = Request("coarse_to_fine", PROMPT, {"target": used.id}, {"rounds": 2}, PLAIN, 40, seed=2)
     trace, again = (record(request, Painters(used)) for _ in range(2))  # type: ignore[arg-type]
     canvas = trace.replay()
-    assert len(canvas) == CELLS
+    assert len(canvas) == 40
     assert canvas == again.replay()
     assert sum(step.calls["target.fine"] for step in trace.steps) == 2
     assert trace.summary().num_target_calls == len(trace.steps) - 2
@@ -289,9 +289,9 @@ def test_training_lowers_the_loss(job: CoarseJob, name: str) -> None:
     net = training.begun(job)
     loss = training.group_loss if name == "groups" else training.code_loss
     batch = next(iter(islice(training.CoarseDraws(job.recipe, 0, 0).batches(), 1)))
-    before = float(loss(net, *batch))
+    before = loss(net, *batch).item()
     training.train(job, net, 0)
-    assert float(loss(net, *batch)) < before
+    assert loss(net, *batch).item() < before
     assert job.checkpoint.exists()
 
 

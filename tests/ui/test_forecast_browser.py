@@ -65,7 +65,9 @@ def test_own_data_with_a_bad_row_is_told_and_the_rest_runs(visit: Visit, tmp_pat
     page, path = visit.page, tmp_path / "mine.csv"
     path.write_text(BAD)
     page.click("button:has-text('Your own data')")
-    page.set_input_files("#forecast-upload input[type=file], input#forecast-upload, [id=forecast-upload] ~ input", path)
+    with page.expect_file_chooser() as chooser:
+        page.click("#forecast-upload")
+    chooser.value.set_files(path)
     page.wait_for_selector("#forecast-series li")
     assert "Row 143, column y: '<b>two</b>' is no number; series 'cafe' is left out." in visit.text("#forecast-series")
     page.fill("#forecast-horizon input[type=number]", "130")

@@ -45,7 +45,7 @@ class DiffusionConfig:
 class LinearBetas:
     """x_t = alpha(t) x_0 + sigma(t) noise with betas that grow linearly; see `backend.protocols.Schedule`."""
 
-    predicts: Literal["eps"] = "eps"
+    predicts: Literal["eps", "v", "x0", "flow"] = "eps"
 
     def __init__(self, config: DiffusionConfig) -> None:
         betas = torch.linspace(config.first_beta, config.last_beta, config.noise_levels, dtype=torch.float64)
@@ -89,7 +89,8 @@ class Block(nn.Module):
             weight = self.taps.weight.view(2 * wide, wide, 3)
             z_BCL = F.conv1d(x_BCL, weight, self.taps.bias, padding=gap, dilation=gap)
         gate_BCL, value_BCL = z_BCL.chunk(2, 1)
-        return h_BCL + F.conv1d(F.silu(gate_BCL) * value_BCL, self.out.weight[..., None], self.out.bias)
+        held_BCL = gate_BCL.sigmoid() * value_BCL.tanh()  # bounded: without norms an open gate grows without end
+        return h_BCL + F.conv1d(held_BCL, self.out.weight[..., None], self.out.bias)
 
 
 def beside(x_CL: Tensor, gap: int) -> Tensor:
@@ -101,6 +102,8 @@ def beside(x_CL: Tensor, gap: int) -> Tensor:
 
 class SeriesDiffusion(nn.Module):
     """The whole net."""
+
+    rates: Tensor
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
@@ -136,7 +139,7 @@ class SeriesDiffusion(nn.Module):
         entered = F.conv1d(x_BL[:, None], self.enter.weight[:, None], self.enter.bias, padding=1)
         for block in self.blocks:
             entered = block(entered, noise_BE, seasons)
-        v_BL = self.leave(F.silu(entered).transpose(1, 2))[..., 0].float()
+        v_BL: Tensor = self.leave(F.silu(entered).transpose(1, 2))[..., 0].float()
         return sigma_B[:, None] * x_BL + alpha_B[:, None] * v_BL
 
 

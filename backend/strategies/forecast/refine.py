@@ -37,7 +37,7 @@ def refine(
     iterations: Annotated[int, Knob(1, 50, "gradient steps")] = 10,
     rule: Annotated[Rule, Knob(None, None, "whether noise is added on the way")] = "sgd",
     energy: Annotated[Energy, Knob(None, None, "what holds on to where the window was")] = "quantile",
-    rate: Annotated[float, Knob(0.0, 0.5, "length of a gradient step")] = 0.1,
+    rate: Annotated[float, Knob(0.0, 0.2, "length of a gradient step")] = 0.1,
     level: Annotated[float, Knob(0.05, 0.9, "t of the noise that the model is asked about")] = 0.2,
     block: Annotated[int, Knob(1, 128, "steps that one window forecasts")] = 64,
     paths: Annotated[int, Knob(1, 1024, "sample paths")] = 32,

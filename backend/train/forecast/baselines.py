@@ -25,7 +25,7 @@ from backend.errors import UserError
 from backend.series.metrics import LEVELS
 from backend.train.forecast.held_out import Case, groups
 from backend.train.forecast.mix import FOLDER, ROOT
-from backend.train.forecast.scoring import Answer, Forecaster, Row, judged, write
+from backend.train.forecast.scoring import Answer, Forecaster, Row, judged, read, write
 
 FILE = ROOT / "assets" / "bench" / "forecast-baselines.csv"
 PACKAGE = "statsforecast"
@@ -81,12 +81,17 @@ def packaged(name: str) -> Forecaster:
     return forecaster
 
 
-def run(data: Path, path: Path) -> list[Row]:
-    """Judge all that can be judged here; the file is written after each. Raises UserError without statsforecast."""
-    cases, rows = groups(data), []
-    for name in PACKAGED:
-        packaged(name)
-    for name, forecaster in {**{n: own(k) for n, k in OWN.items()}, **{n: packaged(n) for n in PACKAGED}}.items():
+def run(data: Path, path: Path, resume: bool = False) -> list[Row]:
+    """Judge all seven; the file is written after each. Raises UserError without statsforecast.
+
+    Args:
+        data: folder of the training windows. path: of the table. resume: keep the forecasters that it has already.
+    """
+    cases, rows = groups(data), read(path) if resume and path.exists() else []
+    there = {row.forecaster for row in rows}
+    forecasters = {name: own(kind) for name, kind in OWN.items()} | {name: packaged(name) for name in PACKAGED}
+    for name in [name for name in forecasters if name not in there]:
+        forecaster = forecasters[name]
         rows += judged(name, forecaster, cases)
         write(path, rows)
         mean = math.exp(float(np.mean([math.log(row.WQL) for row in rows if row.forecaster == name])))
@@ -99,8 +104,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m backend.train.forecast.baselines", description=__doc__)
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder of the training windows")
     parser.add_argument("--out", type=Path, default=FILE)
+    parser.add_argument("--resume", action="store_true", help="keep the forecasters that the file has already")
     asked = parser.parse_args()
-    run(asked.data, asked.out)
+    run(asked.data, asked.out, asked.resume)
 
 
 if __name__ == "__main__":

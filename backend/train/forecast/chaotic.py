@@ -89,7 +89,7 @@ def trajectories(name: str, stream: np.random.Generator, count: int, steps: int)
     place_NT = np.arange(steps)[None, :] * stride_N[:, None]
     y_NT = path_TN[place_NT, each_N[:, None]]
     fine_N = np.isfinite(y_NT).all(axis=1) & (np.abs(y_NT).max(axis=1) < RUNAWAY) & (y_NT[:, -48:].std(axis=1) > 1e-3)
-    return y_NT[fine_N]
+    return np.asarray(y_NT[fine_N])
 
 
 def _advance(
@@ -105,4 +105,4 @@ def _advance(
     a = f(point_DN)
     b = f(point_DN + h / 2 * a)
     c = f(point_DN + h / 2 * b)
-    return point_DN + h / 6 * (a + 2 * b + 2 * c + f(point_DN + h * c))
+    return np.asarray(point_DN + h / 6 * (a + 2 * b + 2 * c + f(point_DN + h * c)))

@@ -112,9 +112,9 @@ def paths_of(
     return scale.decode(canvas.reshape(PATHS, horizon)), meter.calls
 
 
-def chosen(series: int) -> dict[str, list[Case]]:
-    """So many cases of every group, spread over it."""
-    return {name: cases[:: max(1, len(cases) // series)][:series] for name, cases in groups().items()}
+def chosen(data: Path, series: int) -> dict[str, list[Case]]:
+    """So many cases of every group, spread over it. data: folder of the windows, where the series of M3 are."""
+    return {name: cases[:: max(1, len(cases) // series)][:series] for name, cases in groups(data).items()}
 
 
 def compared(
@@ -143,10 +143,10 @@ def compared(
     return out | {"all": {way: found.row() for way, found in every.items() if found.calls}}
 
 
-def measure(card: Path, series: int, ways: Sequence[str] = tuple(WAYS)) -> None:
+def measure(card: Path, data: Path, series: int, ways: Sequence[str] = tuple(WAYS)) -> None:
     """Add to the card what the strategies forecast with their default knobs, and write error against calls to FILE."""
     model = load_series_diffusion("house/series-diffusion", card.with_suffix(".safetensors"))
-    by_group = chosen(series)
+    by_group = chosen(data, series)
     usual = {NAIVE: WAYS[NAIVE], **{name: (strategy, {}) for name, strategy in USUAL.items()}}
     out = json.loads(card.read_text(encoding="utf-8"))
     about = (

@@ -54,7 +54,7 @@ def seasonal(stream: Stream, season_N: Whole, steps: int) -> Floats:
     rough_NT = np.take_along_axis(table_NM, phase_NT, axis=1)
     shape_NT = np.where((rough_N & (season_N <= 24))[:, None], rough_NT, smooth_NT)
     shape_NT -= shape_NT.mean(axis=1, keepdims=True)
-    return shape_NT / np.maximum(shape_NT.std(axis=1, keepdims=True), 0.3) * (season_N > 1)[:, None]
+    return np.asarray(shape_NT / np.maximum(shape_NT.std(axis=1, keepdims=True), 0.3) * (season_N > 1)[:, None])
 
 
 def drifting(stream: Stream, count: int, steps: int, most: float = 0.4) -> Floats:
@@ -168,7 +168,8 @@ def multiplied(stream: Stream, known_N: Whole, steps: int) -> Floats:
     seen_NT = np.arange(steps)[None, :] >= (steps - known_N)[:, None]
     spread_N1 = np.maximum(np.std(log_NT, axis=1, keepdims=True, where=seen_NT), 1e-6)
     middle_N1 = np.mean(log_NT, axis=1, keepdims=True, where=seen_NT)
-    return np.exp(np.clip((log_NT - middle_N1) / spread_N1, -6, 6) * _log_uniform(stream, 0.02, 0.8, len(known_N)))
+    size_N1 = _log_uniform(stream, 0.02, 0.8, len(known_N))
+    return np.asarray(np.exp(np.clip((log_NT - middle_N1) / spread_N1, -6, 6) * size_N1))
 
 
 def regimes(stream: Stream, known_N: Whole, steps: int) -> Floats:

@@ -148,7 +148,8 @@ def usable(y_NT: NDArray[np.float32]) -> NDArray[np.bool_]:
 def chunk(sources: dict[str, Source], shares: dict[str, float], seed: int, number: int, count: int) -> Floats:
     """`count` windows [N, T] of all sources in a random order; what is not usable is drawn again."""
     stream = np.random.default_rng([seed, number])
-    wanted = np.round(np.cumsum([shares[name] for name in sources]) / sum(shares.values()) * count).astype(int)
+    share_S = np.cumsum([shares[name] for name in sources])
+    wanted = np.round(share_S / share_S[-1] * count).astype(int)
     parts = []
     for source, part in zip(sources.values(), np.diff(wanted, prepend=0), strict=True):
         have_NT = np.empty((0, STEPS), dtype=np.float32)

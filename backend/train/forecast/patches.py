@@ -48,7 +48,7 @@ LEAST = 8  # observed steps in front of an origin
 HELD = 50  # every so many-th window is held out
 SAVED_EVERY, SHOWN_EVERY = 200, 100  # steps
 PLACES = 3  # of a window where the quantile heads are trained
-POOL = 400  # batches that the draft learns from
+POOL = 800  # batches that the draft learns from
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ RECIPES = {
     "cpu": {
         "target": Recipe(_target, 1900, 2e-3),
         "target-8": Recipe(_eight, 1000, 2e-3, ahead=16),
-        "draft": Recipe(_draft, 1500, 3e-3, tokens=1536),
+        "draft": Recipe(_draft, 5000, 3e-3, tokens=1536),
     },
     "cuda": {
         "target": Recipe(_target, 20_000, 2e-3, tokens=24_576),
@@ -387,6 +387,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
     parser.add_argument("--tiny", action="store_true", help="a small model of made-up walks, in seconds")
     parser.add_argument("--measure", action="store_true", help="measure the trained model and write its card")
+    parser.add_argument("--series", type=int, default=12, help="cases of every held-out group that it is measured on")
     args = parser.parse_args(argv)
     if args.device == "cpu":
         torch.set_num_threads(1)
@@ -395,7 +396,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.measure:
         from backend.train.forecast.patches_measure import write_card
 
-        write_card(args.model, recipe, args.data, args.out, args.device)
+        write_card(args.model, recipe, args.data, args.out, args.device, args.series)
         return
     if args.tiny:
         windows_NW: Any = walks(512).numpy()

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backend.meter import Meter
 from backend.models.house.state_space import SpaceConfig, StateSpace, save_space
 from backend.models.series_space import SpaceModel, load_series_space
+from backend.protocols import LoopSession
 from backend.train.forecast.points import (
     Job,
     Recipe,
@@ -29,6 +31,7 @@ from backend.train.forecast.points import (
     train,
     write_card,
 )
+from backend.types import Sampling
 
 NAME = "series-space"
 HORIZON = 64
@@ -69,14 +72,18 @@ def held_out_loss(job: Job, model: StateSpace, batches: int = 10) -> dict[str, f
 
 
 def agreement(model: SpaceModel, cases: Sequence[Any], horizon: int = 512) -> float:
-    """The largest relative difference of the curve by doubling from that by steps."""
+    """The largest difference of the curve by doubling from that by steps, in shares of the largest value of each."""
     worst = 0.0
     for case in cases:
-        one, other = (
-            np.array(curve(model, "closed_loop", case.past_T, case.season, horizon, powers=powers))
-            for powers in ("doubling", "loop")
-        )
-        worst = max(worst, float(np.abs(one - other).max() / np.abs(other).max()))
+        y = [float(x) if np.isfinite(x) else None for x in case.past_T]
+        session = model.open(LoopSession, model.codec.encode({"y": y}), Sampling(), Meter(), horizon)
+        doubled_HD = looped_HD = session.listen()[None]
+        while len(doubled_HD) < horizon:
+            doubled_HD = torch.cat((doubled_HD, session.advance(doubled_HD, len(doubled_HD))))
+        while len(looped_HD) < horizon:
+            looped_HD = torch.cat((looped_HD, session.advance(looped_HD[-1:], 1)))
+        one_H, other_H = session.read(doubled_HD[:horizon]), session.read(looped_HD)
+        worst = max(worst, float((one_H - other_H).abs().max() / other_H.abs().max()))
     return worst
 
 

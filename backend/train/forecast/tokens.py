@@ -128,7 +128,8 @@ class Rows:
             kept.append((ids_BL[good_B], open_BL[good_B]))
         ids_BL, open_BL = (np.concatenate(parts)[:rows] for parts in zip(*kept, strict=True))
         if self.masked:
-            open_BL = still_masked(open_BL, rng) | (open_BL & (ids_BL == MISSING))  # a filled step is never missing
+            gone_BL = open_BL & (ids_BL == MISSING)  # a filled step is never missing
+            open_BL = still_masked(open_BL & ~gone_BL, rng) | gone_BL
         goal_BL = np.where(open_BL & (ids_BL != MISSING), ids_BL, GONE)
         read_BL = np.where(open_BL, SIZE, ids_BL) if self.masked else ids_BL
         return torch.from_numpy(read_BL), torch.from_numpy(goal_BL)
@@ -166,9 +167,12 @@ def with_gaps(open_BL: Bools, rng: np.random.Generator) -> Bools:
     rows, length = open_BL.shape
     run = int(rng.choice([1, 4, 16, 48]))
     share_B1 = rng.random((rows, 1)) * 0.7
-    gone_BL = (rng.random((rows, length // run + 2)) < share_B1).repeat(run, axis=1)[:, rng.integers(run) :][:, :length]
+    gone_BL: Bools = (rng.random((rows, length // run + 2)) < share_B1).repeat(run, axis=1)
+    gone_BL = gone_BL[:, rng.integers(run) :][:, :length].copy()
     kind_B1 = rng.random((rows, 1))
-    return np.where(kind_B1 < 0.5, open_BL, np.where(kind_B1 < 0.75, gone_BL | open_BL, gone_BL))
+    gone_BL |= open_BL & (kind_B1 < 0.75)
+    gone_BL[kind_B1[:, 0] < 0.5] = open_BL[kind_B1[:, 0] < 0.5]
+    return gone_BL
 
 
 def still_masked(open_BL: Bools, rng: np.random.Generator) -> Bools:
@@ -216,7 +220,8 @@ def smoothed(logits_MV: Tensor, goal_M: Tensor) -> Tensor:
     around_M3 = goal_M[:, None] + torch.tensor([0, -1, 1], device=goal_M.device)
     around_M3 = torch.where((around_M3 < 0) | (around_M3 >= BINS), 2 * goal_M[:, None] - around_M3, around_M3)
     share_3 = torch.tensor([1 - SMOOTH, SMOOTH / 2, SMOOTH / 2], device=goal_M.device)
-    return -(logs_MV.gather(1, around_M3) @ share_3).mean()
+    loss: Tensor = -(logs_MV.gather(1, around_M3) @ share_3).mean()
+    return loss
 
 
 def loss_of(model: Llama, read_BL: Tensor, goal_BL: Tensor, teacher: Llama | None) -> Tensor:
@@ -321,7 +326,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house")
     parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
     parser.add_argument("--measure", action="store_true", help="do not train: measure what is saved, for its card")
-    parser.add_argument("--series", type=int, default=12, help="of every held-out group that are forecast to measure")
+    parser.add_argument("--series", type=int, default=12, help="most cases of a held-out group that are forecast")
     args = parser.parse_args(argv)
     if args.device == "cpu":
         torch.set_num_threads(1)  # as in the processes that train
@@ -330,7 +335,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.measure:
         from backend.train.forecast.tokens_measure import measure
 
-        measure(job.out / f"{job.name}.safetensors", args.series)
+        measure(job.out / f"{job.name}.safetensors", args.series, job.data)
         return
     model, _ = prepare(job)
     in_processes(_train, job.recipe.trainers, job)

