@@ -214,6 +214,8 @@ def past_windows(series_T: Tensor, length: int, answer: int) -> Tensor:
 def shape_distances(windows_NX: Tensor, series_T: Tensor, answer: int) -> Tensor:
     """How far the question of each window is from the end of the series, each from its mean in its deviations. [N]"""
     asked = windows_NX.shape[1] - answer
+    if not len(windows_NX):  # such as those of a series that is shorter than a question
+        return series_T.new_empty(0)
     shapes_NX = torch.cat((windows_NX[:, :asked], series_T[None, -asked:]))
     away_NX = shapes_NX - shapes_NX.mean(1, keepdim=True)
     shapes_NX = away_NX / away_NX.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)

@@ -55,8 +55,8 @@ drafts survive, drafted against kept, which model computed when, the gap to the 
 whatever else the strategy says about its steps. All of it comes from the trace, so it works live, in a replay
 and on a file that you open. The moment is that of the replay bar.
 
-*All strategies* runs one prompt through every strategy of text in turn, and lists what was measured of the others. A lane or row that is slower than plain
-decoding says why, from its own counts and times.
+*All strategies* runs one prompt through every strategy of text in turn, and lists what was measured of the others.
+A lane or row that is slower than plain decoding says why, from its own counts and times.
 
 ### Guarantees
 **lossless**: the output has exactly the target's distribution. **greedy-exact**: at temperature 0 the tokens

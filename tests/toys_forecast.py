@@ -163,7 +163,8 @@ class ToyPathsSession(Counting):
 
     def keep(self, rows: Sequence[int]) -> None:
         """See `ReorderingPathSession.keep`."""
-        assert len(rows) == len(self.lengths) and len(set(self.lengths)) == 1
+        assert len(rows) == len(self.lengths)
+        assert len(set(self.lengths)) == 1
         self._paths = [self._paths[row] for row in rows]
 
     def _law(self, last_RKP: Tensor) -> PatchLaw:

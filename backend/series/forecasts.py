@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.codecs.bins import MISSING, fill_of, paths_of, values_of
+from backend.codecs.bins import MISSING, Ints, fill_of, paths_of, values_of
 from backend.codecs.dates import Floats
 from backend.codecs.series_scale import Scale
 from backend.series.metrics import quantiles_of
@@ -64,14 +64,14 @@ def filled_of(trace: Trace, scale: Scale | None = None, num_steps: int | None = 
     return values_of(trace.replay(num_steps)[: len(trace.prompt)], scale)
 
 
-def _written_tokens(trace: Trace, num_steps: int | None) -> list[list[int]]:
-    """The tokens of every path, -1 where none is yet. Gaps that were to be filled are part of the budget, not of it."""
+def _written_tokens(trace: Trace, num_steps: int | None) -> Ints:
+    """Tokens [S, H] of every path, -1 where none is yet. Gaps to be filled are part of the budget, not of a path."""
     paths = paths_of(trace.request.prompt)
     gaps = trace.prompt.count(MISSING) if fill_of(trace.request.prompt) else 0
     horizon = (trace.request.budget - gaps) // paths
     told = trace.written(num_steps)
     told += [-1] * (paths * horizon - len(told))
-    return [told[i * horizon : (i + 1) * horizon] for i in range(paths)]
+    return np.array(told[: paths * horizon], dtype=np.int64).reshape(paths, horizon)
 
 
 @dataclass(frozen=True)

@@ -245,7 +245,7 @@ def save(out: Path, batches: Batches, draft: Draft, job: BlockJob) -> None:
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     answers = bench_answers(load_llama(source, torch.float32, job.device), tokenizer)
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_draft(out, draft.model, draft.ids_K, draft.vocab_size, draft.masks, bits=6)
+    save_draft(out, draft.model, draft.ids_K, draft.vocab_size, draft.masks, bits=6, embed_bits=7)
     before, positions = held_out_loss(draft.model, batches, block_loss, COMPARED)
     after, _ = held_out_loss(read_draft(out, job.device).model, batches, block_loss, COMPARED)
     packed = load_draft(out, torch.float32, job.device, in_bytes=job.device == "cpu", kind=BlockDraft)

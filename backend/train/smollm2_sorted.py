@@ -156,7 +156,7 @@ def save(out: Path, batches: Batches, nested: Draft, plain: Draft, job: SortedJo
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     answers = bench_answers(load_llama(source, torch.float32, job.device), tokenizer)
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_draft(out, nested.model, nested.ids_K, nested.vocab_size, bits=6)
+    save_draft(out, nested.model, nested.ids_K, nested.vocab_size, bits=6, embed_bits=7)
     shipped = read_draft(out, job.device)
     before, positions = held_out_loss(nested.model, batches, sorted_loss, COMPARED)
     after, _ = held_out_loss(shipped.model, batches, sorted_loss, COMPARED)

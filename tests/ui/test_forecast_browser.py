@@ -70,7 +70,7 @@ def test_own_data_with_a_bad_row_is_told_and_the_rest_runs(visit: Visit, tmp_pat
     chooser.value.set_files(path)
     page.wait_for_selector("#forecast-series li")
     assert "Row 143, column y: '<b>two</b>' is no number; series 'cafe' is left out." in visit.text("#forecast-series")
-    page.fill("#forecast-horizon input[type=number]", "130")
+    page.fill("#forecast-horizon input[type=number]", "145")
     page.locator("#forecast-horizon input[type=number]").blur()
     page.wait_for_selector("#forecast-series .is-wrong")
     page.click("#forecast-run")

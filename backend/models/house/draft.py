@@ -89,17 +89,19 @@ class Draft:
         return p_NK.new_zeros(len(p_NK), vocab_size).scatter_(1, self.ids_K.expand_as(p_NK), p_NK)
 
 
-def save_draft(path: Path, model: Llama, ids_K: Tensor, target_vocab: int, masks: int = 0, bits: int = 16) -> None:
+def save_draft(
+    path: Path, model: Llama, ids_K: Tensor, target_vocab: int, masks: int = 0, bits: int = 16, embed_bits: int = 8
+) -> None:
     """Write an unpacked draft.
 
-    bits: of its matrices, 16 (float16, as all else then), 8 or 6 (see `rounded`); 6 leave 8 to the embedding, which is
-    the head too and loses most by rounding.
+    bits: of its matrices, 16 (float16, as all else then) or fewer (see `rounded`), then with embed_bits for the
+    embedding, which is the head too and loses most by rounding.
     """
     state = {name: weight.detach() for name, weight in model.state_dict().items()}
     if bits == 16:
         state = {name: weight.to(torch.float16).contiguous() for name, weight in state.items()}
     else:
-        state = rounded.in_bits(state, bits, finer=("embed.weight",))
+        state = rounded.in_bits(state, bits, ("embed.weight",), embed_bits)
     metadata = {"config": json.dumps(asdict(model.config)), "target_vocab": str(target_vocab), "masks": str(masks)}
     save_file({**state, "ids_K": ids_K.to(torch.int32)}, path, metadata=metadata)
 

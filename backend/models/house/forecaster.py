@@ -168,7 +168,8 @@ class Forecaster(nn.Module):
         self.law = Reader(config.dim, (1 + config.reach) * (2 * config.patch + 1))
         self.quantiles = nn.ModuleList(Quantiles(config.dim, size * config.patch) for size in config.sizes)
         self.register_buffer("speed_P", rotary_speeds(config.dim // config.num_heads, THETA), persistent=False)
-        for head in (self.law.down, self.law.straight, *(q.read for q in self.quantiles)):
+        reads = [head.read for head in self.quantiles if isinstance(head, Quantiles)]
+        for head in (self.law.down, self.law.straight, *reads):
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)
 
@@ -201,7 +202,7 @@ def bounded(x: Tensor) -> Tensor:
 
 def read_laws(out: Tensor, base: Tensor, patch: int, ahead: int) -> Laws:
     """What a law head says, [..., (1 + A) (2 P + 1)], as laws [..., 1 + ahead]."""
-    part = out.unflatten(-1, (-1, 2 * patch + 1))[..., : ahead + 1, :]
+    part = out.view(*out.shape[:-1], -1, 2 * patch + 1)[..., : ahead + 1, :]
     mean, log_scale, rho = part[..., :patch], part[..., patch:-1], part[..., -1]
     return Laws(base[..., None, None] + mean, bounded(log_scale), torch.tanh(rho))
 

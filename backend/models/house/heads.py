@@ -337,12 +337,13 @@ def pack_heads(heads: Heads, words: Words, dtype: torch.dtype, in_bytes: bool = 
 def save_heads(path: Path, heads: Heads, ids_K: Tensor, odds: list[list[float]], bits: int = 8) -> None:
     """Write the heads with matrices of so many bits (see `rounded`), and all else in float32. Folds their norms.
 
-    odds: [k][r] is how often the r-th best guess for place k was right. bits: 6 leave 8 to Hydra's straight maps, which
-    lose most by rounding.
+    odds: [k][r] is how often the r-th best guess for place k was right. bits: Hydra's straight maps, which
+    lose most by rounding, take one more than 6.
     """
     heads.fold()
     weights = {name: weight.detach().float().cpu() for name, weight in heads.state_dict().items()}
-    state = rounded.in_bits(weights, bits, finer=[name for name in weights if name.startswith("straight.")])
+    straight = [name for name in weights if name.startswith("straight.")]
+    state = rounded.in_bits(weights, bits, straight, finer_bits=max(bits, 7))
     state["ids_K"] = ids_K.to(torch.int32)
     metadata = {"config": json.dumps(asdict(heads.config)), "odds": json.dumps(odds)}
     save_file(state, path, metadata=metadata)

@@ -31,9 +31,7 @@ def particle(
     *,
     level: Annotated[float, Knob(-3.0, 3.0, "mean of the horizon that is wished for, in the context's scale")] = 0.5,
     tightness: Annotated[float, Knob(0.02, 2.0, "deviation from it that is let through")] = 0.1,
-    threshold: Annotated[
-        float, Knob(0.0, 1.0, "draw anew where fewer paths, a share, carry the weight")
-    ] = 0.5,
+    threshold: Annotated[float, Knob(0.0, 1.0, "draw anew where fewer paths, a share, carry the weight")] = 0.5,
     paths: Annotated[int, Knob(1, 1024, "sample paths")] = 64,
 ) -> Iterator[Step]:
     """Yield one step per target call. figures: `effective` paths; `ancestors` that are left; `log evidence` so far."""
@@ -64,7 +62,7 @@ def particle(
             target.keep(rows_S.tolist())
             written_SH, line_S = written_SH[rows_S], line_S[rows_S]
         total = evidence + float(weight_S.logsumexp(0)) - math.log(paths)
-        figures = {"effective": shorten(effective), "ancestors": float(len(line_S.unique()))}
+        figures = {"effective": shorten(effective), "ancestors": float(len(set(line_S.tolist())))}
         progress(ask, min(patch, horizon - first))
         yield Step(
             _marks(written_SH, moved_S, first, horizon),

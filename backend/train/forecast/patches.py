@@ -3,11 +3,11 @@
 Windows of the series mix are cut at a random origin; the scale is taken from what lies before it. The loss is the
 negative log density of the next patch, half that of the patches behind it, and the pinball loss of the quantile heads,
 all on one trunk. The draft learns from the target: its loss is KL(target || draft) in closed form, and half its windows
-are continued by the target, for that is what it will read. Matrices of the trunk are trained
-with Muon (torch 2.9 or later), everything else with AdamW, on one cosine; what ships is a running average. Training
-resumes from its checkpoint. The recipes take 28 minutes (target), 8 (target-8) and 5 (draft) on two CPU cores;
-`--device cuda` trains wider batches for longer. `--tiny` makes small models from made-up walks in seconds, for tests.
-`--measure` measures a trained model and writes its card.
+are continued by the target, for that is what it will read. Matrices of the trunk are trained with Muon (torch 2.9 or
+later), all else with AdamW, on one cosine; what ships is a running average. Training resumes from its checkpoint.
+The recipes took 20 minutes (target) and 12 (draft) on two busy CPU threads; `--device cuda` trains wider batches for
+longer. `--tiny` makes small models from made-up walks in seconds, for tests. `--measure` measures a trained model and
+writes its card.
 
 Letters: B windows of a batch, W steps of a window, N patches, P values of a patch, C features, H steps of a head.
 """
@@ -150,7 +150,7 @@ def draw(job: Job, seed: tuple[int, ...], held: bool = False) -> tuple[Tensor, i
     at_BT = origin_B[:, None] + torch.arange(-front * patch, recipe.ahead * patch)
     inside_BT = (at_BT >= (origin_B - length_B)[:, None]) & (at_BT >= 0) & (at_BT < width)
     y_BT = torch.where(inside_BT, raw_BW.gather(1, at_BT.clamp(0, width - 1)), torch.nan)
-    return scaled(y_BT, front * patch).unflatten(1, (-1, patch)), front
+    return scaled(y_BT, front * patch).view(batch, -1, patch), front
 
 
 def scaled(y_BT: Tensor, origin: int) -> Tensor:

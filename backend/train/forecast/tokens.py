@@ -182,7 +182,8 @@ def still_masked(open_BL: Bools, rng: np.random.Generator) -> Bools:
     most_B1 = np.maximum(np.ceil(count_B1 * rng.uniform(0.1, 1.0, (rows, 1))), 1)
     order_BL = np.where(rng.random((rows, 1)) < 0.5, np.arange(open_BL.shape[1])[::-1], rng.random(open_BL.shape))
     rank_BL = np.where(open_BL, order_BL, np.inf).argsort(axis=1).argsort(axis=1)
-    return open_BL & (rank_BL < most_B1)
+    out_BL: Bools = open_BL & (rank_BL < most_B1)
+    return out_BL
 
 
 def as_tokens(y_BL: Floats, open_BL: Bools) -> tuple[Ints, Bools]:
@@ -231,8 +232,8 @@ def loss_of(model: Llama, read_BL: Tensor, goal_BL: Tensor, teacher: Llama | Non
     if teacher is None:
         return loss
     with torch.no_grad():
-        p_MV = logits_at(teacher, read_BL, goal_BL)[0].softmax(-1)
-    apart = torch.special.entr(p_MV).sum(-1).mean() + (p_MV * F.log_softmax(logits_MV, dim=-1)).sum(-1).mean()
+        p_MV: Tensor = logits_at(teacher, read_BL, goal_BL)[0].softmax(-1)
+    apart: Tensor = torch.special.entr(p_MV).sum(-1).mean() + (p_MV * F.log_softmax(logits_MV, dim=-1)).sum(-1).mean()
     return (loss - apart) / 2
 
 

@@ -5,8 +5,8 @@ the next hidden state, which the painter's own head turns into a law. It learns 
 portraits and conditions of `raster`, and is trained on its own predictions, PLACES places in a row (the training-time
 test of EAGLE-3, 2503.01840). It begins as the best linear guess of the next state.
 
-`--device cpu` trains with two processes of one thread; `--device cuda` trains longer, on one GPU. Training resumes where
-it was. The optimiser is that of `raster` (`loop`). The card is written from what was measured.
+`--device cpu` trains with two processes of one thread; `--device cuda` trains longer, on one GPU. Training resumes
+where it was. The optimiser is that of `raster` (`loop`). The card is written from what was measured.
 
 Letters: A attributes, L slots of the canvas, V codes, B portraits of a batch, C features, K places ahead, R ranks.
 """

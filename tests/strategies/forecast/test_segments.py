@@ -95,4 +95,6 @@ def test_a_series_without_room_for_examples() -> None:
     assert len(order_N) == 2
     with pytest.raises(UserError, match="2 examples of 6 steps were asked for, but the series has room for 1"):
         first_windows(order_N, 2, 6, 2)
-    assert past_windows(torch.arange(5.0), 6, 2).shape == (0, 6)
+    none_NX = past_windows(torch.arange(3.0), 6, 2)
+    assert none_NX.shape == (0, 6)
+    assert shape_distances(none_NX, torch.arange(3.0), 2).shape == (0,)
