@@ -75,8 +75,8 @@ class Trace:
     environment: device, dtype, threads, versions; the request holds models and knobs as
     resolved. end: "" while running, then "budget",
     "end token", "stopped" or "error: <sentence>". worth: measures of the finished output that no run pays for, such as
-    log_likelihood (nats a token under the target at temperature 1). scale: of a series, what its numbers are written in:
-    location, spread, bent (0 or 1), and how many steps of context it was taken from; empty for everything else.
+    log_likelihood (nats a token under the target at temperature 1). scale: of a series, what its numbers are written
+    in: location, spread, bent (0 or 1), and how many steps of context it was taken from; empty for everything else.
     """
 
     request: Request

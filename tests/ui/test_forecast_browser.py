@@ -74,7 +74,7 @@ def test_own_data_with_a_bad_row_is_told_and_the_rest_runs(visit: Visit, tmp_pat
     page.locator("#forecast-horizon input[type=number]").blur()
     page.wait_for_selector("#forecast-series .is-wrong")
     page.click("#forecast-run")
-    page.wait_for_selector("text=This cannot run yet")
+    page.wait_for_selector("[data-testid=toast-body] >> text=are left to look back on")
     assert page.input_value("#forecast-csv textarea") == BAD, "nothing typed is lost"
     page.fill("#forecast-horizon input[type=number]", "32")
     page.locator("#forecast-horizon input[type=number]").blur()

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backend.models.house import rounded
 from backend.models.house.layers import Norm, rotary_speeds, rotary_turns, wide
 from backend.models.house.llama import Block, LlamaConfig
 
@@ -97,8 +98,8 @@ class Hierarchy(nn.Module):
 
 
 def save_hierarchy(path: Path, model: Hierarchy) -> None:
-    """Write the weights in float16."""
-    state = {name: w.detach().cpu().half().contiguous() for name, w in model.state_dict().items()}
+    """Write the weights, matrices in 8 bits; see `rounded`."""
+    state = rounded.in_bytes({name: w.detach().float().cpu() for name, w in model.state_dict().items()})
     save_file(state, path, metadata={"kind": "hierarchy", "config": json.dumps(asdict(model.config))})
 
 
@@ -106,7 +107,8 @@ def read_hierarchy(path: Path, device: torch.device | str = "cpu") -> Hierarchy:
     """The model of a file of `save_hierarchy`, in float32."""
     with safe_open(path, framework="pt", device=str(device)) as file:
         told = json.loads(file.metadata()["config"])
-        state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    state = {name: weight.float() for name, weight in rounded.from_bytes(stored).items()}
     model = Hierarchy(HierarchyConfig(**told | {"rates": tuple(told["rates"])})).to(device)
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from backend.errors import UserError
 from backend.models.guided import Guided, PairCache
+from backend.models.house import rounded
 from backend.models.house.raster import Raster
 
 
@@ -107,8 +108,8 @@ class Refined:
 
 
 def save_reflection(path: Path, reflection: Reflection) -> None:
-    """Write a net in float16."""
-    state = {name: weight.detach().half().cpu().contiguous() for name, weight in reflection.state_dict().items()}
+    """Write a net, its matrices in 8 bits; see `rounded`."""
+    state = rounded.in_bytes({name: weight.detach().float().cpu() for name, weight in reflection.state_dict().items()})
     save_file(state, path, metadata={"scale": repr(reflection.scale)})
 
 
@@ -120,7 +121,8 @@ def read_reflection(path: Path, device: torch.device | str = "cpu") -> Reflectio
         )
     with safe_open(path, framework="pt", device=str(device)) as file:
         scale = float(file.metadata()["scale"])
-        state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    state = {name: weight.float() for name, weight in rounded.from_bytes(stored).items()}
     width, dim = state["inner.weight"].shape
     reflection = Reflection(dim, width, scale).to(device)
     reflection.load_state_dict(state)
