@@ -47,6 +47,7 @@ INSIDE = 0.25  # weight of patches in front of the origin
 LEAST = 8  # observed steps in front of an origin
 HELD = 50  # every so many-th window is held out
 SAVED_EVERY, SHOWN_EVERY = 200, 100  # steps
+BITS = {"target-8": 6}  # of stored weights, where not 8
 PLACES = 3  # of a window where the quantile heads are trained
 POOL = 800  # batches that the draft learns from
 
@@ -371,7 +372,7 @@ def build(job: Job) -> Forecaster:
     job.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     model = train(job, Forecaster(job.recipe.config).to(job.device), target)
-    save_forecaster(job.weights, model)
+    save_forecaster(job.weights, model, BITS.get(job.model, 8))
     rounded = held_out_loss(job, read_forecaster(job.weights, job.device))
     print(f"held-out loss {held_out_loss(job, model):.4f}, rounded {rounded:.4f}, {time.monotonic() - began:.0f} s")
     return model
