@@ -213,7 +213,8 @@ def test_the_net_is_saved_with_what_was_measured(tmp_path: Path, monkeypatch: py
     assert ways <= set(card["painted"])
     back = read_reflection(tmp_path / "portraits-weak.safetensors")
     assert back.scale == SCALE
-    torch.testing.assert_close(back.outer.weight, reflection.outer.weight, atol=1e-3, rtol=1e-3)
+    gap_OI = back.outer.weight - reflection.outer.weight  # of 8 bits a weight
+    assert float(gap_OI.norm() / reflection.outer.weight.norm()) < 0.02
     with pytest.raises(UserError, match=r"backend\.train\.portraits\.reflect"):
         read_reflection(tmp_path / "nothing.safetensors")
 

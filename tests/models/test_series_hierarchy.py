@@ -75,12 +75,13 @@ def test_window_of_a_short_series() -> None:
 
 
 def test_files_and_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = net().half().float()
+    model = net()
     save_hierarchy(tmp_path / "m.safetensors", model)
     again = read_hierarchy(tmp_path / "m.safetensors")
     assert again.config == SMALL
     y_BT = torch.randn(1, 24)
-    assert torch.allclose(again(y_BT, torch.ones(1, 24)), model(y_BT, torch.ones(1, 24)), atol=1e-6)
+    told, exact = (of(y_BT, torch.ones(1, 24)) for of in (again, model))
+    assert float((told - exact).norm() / exact.norm()) < 0.03, "8 bits a weight"
     options = ["--tiny", "--data", str(tmp_path), "--out", str(tmp_path)]
     hierarchy.main([*options, "--steps", "2"])
     hierarchy.main([*options, "--steps", "3"])

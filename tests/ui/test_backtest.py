@@ -163,6 +163,7 @@ def test_the_view_of_predictability_has_every_source_in_its_table(stage: Stage) 
     told = {**predictability.recorded(), "environment": None, "rows": rows, "message": predictability.summary(rows)}
     stage.page.evaluate(MOUNT, [{**told, "now": None}, "mountPredictability"])
     stage.page.click("text=These plots as a table")
+    stage.page.wait_for_selector("details tbody tr")
     assert stage.page.locator("details tbody tr").count() == len(rows)
     assert "50.0 %" in stage.text("details")
     stage.page.evaluate("(value) => window.__again(value)", {**told, "now": rows[0], "run_id": "x", "state": "done"})

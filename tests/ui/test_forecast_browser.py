@@ -84,7 +84,7 @@ def test_own_data_with_a_bad_row_is_told_and_the_rest_runs(visit: Visit, tmp_pat
     for lane in (1, 2, 3):
         page.wait_for_selector(BOARD + DONE.format(lane))
     assert "shop: 32 steps behind" in visit.text(BOARD + ".dl-prompt")
-    assert page.locator(FAN + " .dl-truth").count() == 3
+    assert page.locator(FAN + ":has(.dl-truth)").count() == 3
     page.wait_for_selector("#forecast-run:not([disabled])")
     cells = page.locator("#forecast-scores tbody tr").first.locator("td").all_inner_texts()
     assert float(cells[5]) > 0

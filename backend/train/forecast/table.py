@@ -29,10 +29,10 @@ GATED = "recursive on house/forecaster"
 PAIR = {"target": "house/forecaster", "draft": "house/forecaster-draft"}
 LANES: dict[str, tuple[str, Mapping[str, str]]] = {  # strategy and models
     GATED: ("recursive", {"target": PAIR["target"]}),
-    "direct on house/forecaster": ("direct", {"target": PAIR["target"]}),
+    "rolled_direct on house/forecaster": ("rolled_direct", {"target": PAIR["target"]}),
     "speculative_patches on house/forecaster": ("speculative_patches", PAIR),
     "recursive on house/forecaster-8": ("recursive", {"target": "house/forecaster-8"}),
-    "direct on house/forecaster-8": ("direct", {"target": "house/forecaster-8"}),
+    "rolled_direct on house/forecaster-8": ("rolled_direct", {"target": "house/forecaster-8"}),
 }
 
 
