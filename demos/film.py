@@ -20,6 +20,7 @@ import app
 
 OUT = Path(__file__).resolve().parents[1] / "assets" / "readme" / "race.webp"
 FRAMES = 36
+SIZE = (1120, 700)  # of the film, in pixels
 HOLD = 12  # times the last frame is shown
 MILLISECONDS = 160
 SEEK = """share => {
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         browser.close()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     times = [MILLISECONDS] * (len(frames) - 1) + [MILLISECONDS * HOLD]
-    frames[0].save(args.out, save_all=True, append_images=frames[1:], duration=times, loop=0, quality=25, method=6)
+    frames = [frame.resize(SIZE, Image.Resampling.LANCZOS) for frame in frames]
+    frames[0].save(args.out, save_all=True, append_images=frames[1:], duration=times, loop=0, quality=20, method=4)
     print(f"{args.out}: {len(frames)} frames, {args.out.stat().st_size / 1e6:.1f} MB")
     return 0
 

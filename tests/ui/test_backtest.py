@@ -141,6 +141,7 @@ def test_the_board_of_the_backtest_grows_and_shows_scores_and_trouble(stage: Sta
     assert stage.page.locator("td[data-best]").count() >= 3
     assert f"{last['result']['lanes'][0]['pooled']['wql']:.3g}"[:4] in rows.nth(0).inner_text()
     stage.page.click("text=Every origin as a table")
+    stage.page.wait_for_selector("details tbody tr")
     assert "<img src=x onerror=alert(1)> cannot run" in stage.text("details")
     assert stage.page.locator("details img").count() == 0
     assert stage.page.locator("details tbody tr").count() == 8
