@@ -115,8 +115,8 @@ def build(lab: Lab, name: str) -> None:
     """Place the view and the button that measures one source. name: of the tab."""
     with gr.Column(elem_classes=["dl-group", "dl-more"], elem_id=f"{name}-chaos-part"):
         gr.HTML(
-            "<h3>Predictable means parallel</h3><p>Twelve chaotic systems and autoregressions with known roots: the "
-            "faster a small difference grows, the less a draft guesses, and the more sweeps a path needs.</p>",
+            "<h3>Does predictable mean parallel?</h3><p>Twelve chaotic systems and autoregressions with known roots: "
+            "what a draft guesses, and how many sweeps a path needs, by how fast a small difference grows.</p>",
             elem_classes="dl-part-head",
         )
         board = predictability_board(recorded(), name)
