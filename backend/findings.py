@@ -19,7 +19,16 @@ from backend.documents import is_current, marks, write
 from backend.entries import Entry, entries
 from backend.errors import UserError
 from backend.offers import series_entries, strategies_for
-from backend.protocols import PROTOCOL_NAMES, CausalSession, MaskedSession, ScaleSession, base
+from backend.protocols import (
+    PROTOCOL_NAMES,
+    CausalSession,
+    CoarseSession,
+    DistilledSession,
+    HeadsSession,
+    MaskedSession,
+    ScaleSession,
+    base,
+)
 
 COMMAND = "python -m backend.findings --write README.md"
 TABLE, FIGURES, MODELS = (marks(name, COMMAND) for name in ("findings", "image-figures", "image-models"))
@@ -30,6 +39,9 @@ PICTURES = {  # what paints, by the protocol of its target
     CausalSession: "strategies that write one token after the other",
     MaskedSession: "the family *unmasking*",
     ScaleSession: "the family *next scale*",
+    CoarseSession: "the family *coarse to fine*",
+    DistilledSession: "the family *distilled*",
+    HeadsSession: "`eagle` beside the first",
 }
 
 
