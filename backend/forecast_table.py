@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from backend.image_report import Figure
+from backend.image_report import Figure, calls
 
 Row = Mapping[str, Any]
 MISSING = (
@@ -42,12 +42,6 @@ def table(rows: Sequence[Row]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def calls(r: Row) -> str:
-    """Calls of the target, and those of others behind a plus."""
-    others = sum(n for role, n in r["calls_by_role"].items() if role.partition(".")[0] != "target")
-    return f"{r['calls']:.1f}" + (f" + {others:.1f}" if others else "")
 
 
 def worth(q: Row) -> list[str]:

@@ -29,7 +29,7 @@ def table(rows: Sequence[Row]) -> str:
         cells = [
             f"`{r['strategy'].partition(':target=')[0]}`",
             r["models"]["target"].removeprefix("house/"),
-            _calls(r),
+            calls(r),
             f"{sum(r['rows_by_role'].values()):.0f}",
             f"{r['seconds']:.2f} ({low:.2f}-{high:.2f})",
             f"{r['speedup_calls']:.2f}",
@@ -41,7 +41,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _calls(r: Row) -> str:
+def calls(r: Row) -> str:
     """Calls of the target, and those of others behind a plus."""
     others = sum(n for role, n in r["calls_by_role"].items() if role.partition(".")[0] != "target")
     return f"{r['calls']:.1f}" + (f" + {others:.1f}" if others else "")

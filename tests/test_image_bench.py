@@ -256,10 +256,15 @@ def test_the_readme_says_which_image_models_are_there() -> None:
     known = [entry("house/a", "causal"), entry("house/b", "grid", False)]
     assert findings.painters(known) == (
         "Image models that are here: for strategies that write one token after the other `house/a`. There is none yet "
-        "for the family *unmasking* and the family *next scale*, proven on toy models; so the app does not offer them."
+        "for the family *unmasking* and the family *next scale* and the family *coarse to fine* and the family "
+        "*distilled* and `eagle` beside the first, proven on toy models; so the app does not offer them."
     )
-    every = findings.painters([*known, entry("house/b", "grid"), entry("house/c", "flexible")])
-    assert every.endswith("for the family *unmasking* `house/b`; for the family *next scale* `house/c`.")
+    more = [("b", "grid"), ("c", "flexible"), ("d", "coarse"), ("e", "distilled"), ("f", "heads")]
+    every = findings.painters([*known, *(entry(f"house/{name}", protocol) for name, protocol in more)])
+    assert every.endswith(
+        "for the family *unmasking* `house/b`; for the family *next scale* `house/c`; for the family *coarse to fine* "
+        "`house/d`; for the family *distilled* `house/e`; for `eagle` beside the first `house/f`."
+    )
 
 
 def test_nothing_is_claimed_before_it_is_measured(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class MuralSession:
         p_LV = torch.zeros_like(raw_LV)
         p_LV.scatter_(1, told_L.clamp_min(0)[:, None], (told_L >= 0).to(p_LV.dtype)[:, None])
         if len(open_N):
-            p_LV[open_N] = self._laws(raw_LV[open_N], canvas_L)
+            p_LV[open_N] = laws_of_open(raw_LV[open_N], canvas_L, self._sampling, self._model.id)
         return p_LV
 
     def _guided(self, told_L: Tensor) -> Tensor:
@@ -53,16 +53,19 @@ class MuralSession:
             raw_BLV = self._model.mural.logits(self._asked_BA, told_L.expand(batch, -1))
         return raw_BLV[0] if self._model.scale is None else torch.lerp(raw_BLV[1], raw_BLV[0], self._model.scale)
 
-    def _laws(self, raw_NV: Tensor, canvas_L: Sequence[int]) -> Tensor:
-        """Laws of open cells; a repetition penalty is for the codes that are on the canvas."""
-        if not math.isfinite(float(raw_NV.abs().amax())):
-            raise UserError(
-                f"{self._model.id} returned numbers that are no probabilities (NaN or infinity); "
-                "pick another model or precision."
-            )
-        known = [token for token in canvas_L if token >= 0]
-        seen = [known] * len(raw_NV) if self._sampling.repetition_penalty != 1.0 else ()
-        return distribution(raw_NV, self._sampling, seen)
+
+def laws_of_open(raw_NV: Tensor, canvas_L: Sequence[int], sampling: Sampling, model_id: str) -> Tensor:
+    """Laws [N, V] of open slots; a repetition penalty is for the tokens on the canvas, where -1 is none.
+
+    Raises UserError if the model returned no numbers.
+    """
+    if not math.isfinite(float(raw_NV.abs().amax())):
+        raise UserError(
+            f"{model_id} returned numbers that are no probabilities (NaN or infinity); pick another model or precision."
+        )
+    known = [token for token in canvas_L if token >= 0]
+    seen = [known] * len(raw_NV) if sampling.repetition_penalty != 1.0 else ()
+    return distribution(raw_NV, sampling, seen)
 
 
 class MaskedModel:

@@ -5,7 +5,6 @@ Neither ever writes the token of a missing value: its logit is NEVER, so that it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +21,8 @@ from backend.models.causal import CausalModel
 from backend.models.house.llama import Llama
 from backend.models.house.own import load_own
 from backend.models.house.strip import Strip
+from backend.models.masked import laws_of_open
 from backend.protocols import GridSession, MaskedSession, Model, Prompt
-from backend.sampling import distribution
 from backend.types import Sampling
 
 NEVER = -1e4  # a logit whose chance is 0 in every type and at every temperature; finite, so that sums stay numbers
@@ -68,19 +67,8 @@ class StripSession:
         p_LV = torch.zeros_like(raw_LV)
         p_LV.scatter_(1, told_L.clamp_min(0)[:, None], (told_L >= 0).to(p_LV.dtype)[:, None])
         if len(open_N):
-            p_LV[open_N] = self._laws(raw_LV[open_N], canvas_L)
+            p_LV[open_N] = laws_of_open(raw_LV[open_N], canvas_L, self._sampling, self._id)
         return p_LV
-
-    def _laws(self, raw_NV: Tensor, canvas_L: Sequence[int]) -> Tensor:
-        """Laws of open steps; a repetition penalty is for the tokens that are on the canvas."""
-        if not math.isfinite(float(raw_NV.abs().amax())):
-            raise UserError(
-                f"{self._id} returned numbers that are no probabilities (NaN or infinity); "
-                "pick another model or precision."
-            )
-        known = [token for token in canvas_L if token >= 0]
-        seen = [known] * len(raw_NV) if self._sampling.repetition_penalty != 1.0 else ()
-        return distribution(raw_NV, self._sampling, seen)
 
 
 class SeriesMaskedModel:
