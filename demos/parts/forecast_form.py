@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.catalog import ASSETS, Catalog, Entry
+from backend.catalog import ASSETS, HUB_ID, Catalog, Entry
 from backend.codecs.series import (
     LARGEST_FILE,
     LEAST_VALUES,
@@ -341,6 +341,12 @@ def forecasters(catalog: Catalog, protocol: str = "paths") -> list[Entry]:
     return [e for e in knobs.models_for(catalog, protocol, modality="series") if not e.id.endswith("-draft")]
 
 
+def models_of_menu(catalog: Catalog) -> list[Entry]:
+    """The forecasters of the menu: those of paths, then those which give bands alone, such as published ones."""
+    paths, bands = forecasters(catalog), forecasters(catalog, PROTOCOL_NAMES[BandSession])
+    return [*paths, *(e for e in bands if e not in paths)]
+
+
 def target_for(strategy_id: str, form: Mapping[str, Any], catalog: Catalog) -> str:
     """The model that a strategy gets: the chosen one where it can do what the strategy asks for, else the usual one.
 
@@ -354,6 +360,8 @@ def target_for(strategy_id: str, form: Mapping[str, Any], catalog: Catalog) -> s
     able = [e.id for e in models if all(_has(catalog, role, e.id) for role in helpers)]
     chosen = form.get("model") or ""
     if found.base is ForecastSession and chosen in able:
+        return chosen
+    if found.protocol is BandSession and HUB_ID.fullmatch(chosen):  # any forecaster of the hub; its loader judges it
         return chosen
     usual = _usual(catalog, found.protocol)
     return usual if usual in able else next(iter(able), "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ from backend.models.local import load_llama
 from backend.protocols import CausalSession, MixingSession, Prompt
 from backend.types import Sampling
 
-FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
-OTHER_FILES = ("consolidated*", "*/*")  # the same weights in another layout, and what lies in folders
 PROBE_TOLERANCE = 0.01  # total variation; rounding of bfloat16 stays below
 
 
@@ -123,17 +121,6 @@ class HubCausal:
         return zero.masked_fill(~visible_NS, torch.finfo(self._model.dtype).min)[None, None]
 
 
-def load_causal_lm(
-    model_id: str, dtype: torch.dtype, device: torch.device, progress: Callable[[str, float], None]
-) -> CausalModel:
-    """Download `hub/<owner>/<name>` (or find it in the hub's cache) and load it.
-
-    Raises UserError if the hub or the model cannot be reached, or the model is not a causal language model that
-    can be loaded without running code from its repository.
-    """
-    return load_folder(model_id, _fetch(model_id, progress), dtype, device)
-
-
 def load_folder(model_id: str, folder: Path, dtype: torch.dtype, device: torch.device) -> CausalModel:
     """The causal model in a folder of the hub's layout: lean where the architecture allows, else transformers.
 
@@ -200,32 +187,3 @@ def mixes(model: CausalModel) -> bool:
     except Exception:
         return False
     return float((ours - theirs).abs().sum()) / 2 < PROBE_TOLERANCE
-
-
-def _fetch(model_id: str, progress: Callable[[str, float], None]) -> Path:
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
-    repo = model_id.removeprefix("hub/")
-    progress(f"Fetching {repo} from the hub", 0.0)
-    try:
-        folder = snapshot_download(repo, allow_patterns=list(FILES), ignore_patterns=list(OTHER_FILES))
-    except GatedRepoError as error:
-        raise UserError(f"{repo} asks for its licence to be accepted; do that on the hub and log in here.") from error
-    except RepositoryNotFoundError as error:
-        raise UserError(f"The hub has no public model {repo!r}; check owner and name.") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
-        raise UserError(
-            f"{repo} is not in this machine's hub cache and the hub cannot be reached; pick a local or house model."
-        ) from error
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise UserError(f"{repo} could not be fetched ({reason}); try again, or pick a local model.") from error
-    progress(f"Loading {repo}", 1.0)
-    return Path(folder)
