@@ -167,10 +167,10 @@ def index() -> dict[str, object]:
     return {"files": files}
 
 
-def measure_exponents() -> None:
+def measure_exponents(folder: Path = FOLDER) -> None:
     """Write lyapunov.json, system by system; those that are there with the same settings are not measured again."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / "lyapunov.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "lyapunov.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     out = {}
     for name, system in chaos.SYSTEMS.items():
@@ -191,7 +191,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m backend.train.series_data", description=__doc__)
     parser.add_argument("what", choices=("exponents", "files"))
-    make_files() if parser.parse_args().what == "files" else measure_exponents()
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the exponents, to measure all anew")
+    asked = parser.parse_args()
+    make_files() if asked.what == "files" else measure_exponents(asked.out)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ LANES: dict[str, tuple[str, Mapping[str, str]]] = {  # strategy and models
     "speculative_patches on house/forecaster": ("speculative_patches", PAIR),
     "recursive on house/forecaster-8": ("recursive", {"target": "house/forecaster-8"}),
     "rolled_direct on house/forecaster-8": ("rolled_direct", {"target": "house/forecaster-8"}),
+    "rolled_direct on local/fracast": ("rolled_direct", {"target": "local/fracast"}),
 }
 
 
@@ -52,11 +53,18 @@ def decoded(strategy: str, models: Mapping[str, str], catalog: Catalog, **knobs:
     return forecaster
 
 
-def measure(data: Path, path: Path, catalog: Catalog, series: int | None = None) -> list[Row]:
-    """Judge every lane whose models are here; the file is written after each. series: at most so many of a group."""
+def measure(data: Path, path: Path, catalog: Catalog, series: int | None = None, only: str | None = None) -> list[Row]:
+    """Judge every lane whose models are here; the file is written after each.
+
+    Args:
+        series: at most so many of a group. only: judge this lane, and keep the rows of the others as they are.
+    """
     rows = read(baselines.FILE) if baselines.FILE.exists() else []
+    rows += [row for row in read(path) if row.forecaster in LANES and row.forecaster != only] if only else []
     cases = {name: of_group[:series] for name, of_group in groups(data).items()}
     for name, (strategy, models) in LANES.items():
+        if only not in (None, name):
+            continue
         try:
             for model_id in models.values():
                 catalog.get(model_id)
@@ -75,8 +83,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder of the training windows")
     parser.add_argument("--out", type=Path, default=FILE)
     parser.add_argument("--series", type=int, help="at most so many cases of a group")
+    parser.add_argument("--only", choices=list(LANES), help="judge one lane and keep the rows of the others")
     asked = parser.parse_args()
-    measure(asked.data, asked.out, Catalog("cpu"), asked.series)
+    measure(asked.data, asked.out, Catalog("cpu"), asked.series, asked.only)
 
 
 if __name__ == "__main__":
