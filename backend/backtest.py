@@ -20,7 +20,7 @@ import numpy as np
 from backend.codecs.dates import Floats
 from backend.codecs.series import LEAST_VALUES, Series, check_ask
 from backend.errors import UserError
-from backend.forecast_report import Held, Row, report_row
+from backend.forecast_report import Held, Row, nine_of, report_row
 from backend.registry import strategies
 from backend.series.forecasts import Forecast, forecast_of
 from backend.series.metrics import LEVELS, pinball, seasonal_error, wql
@@ -104,7 +104,7 @@ class Backtest:
         """Score the forecast of a lane at an origin; base: lane 1's trace there, which speed is compared with."""
         tally = self.tallies[lane]
         tally.rows[origin] = report_row(trace, forecast, self.held_at(origin), base)
-        tally.quantiles[origin] = forecast.quantiles(LEVELS)
+        tally.quantiles[origin] = nine_of(forecast)
 
     def fail(self, origin: int, lane: int, sentence: str) -> None:
         """Note why a lane has no forecast at an origin."""
@@ -184,13 +184,14 @@ class Backtest:
         for held, q_QH in self._scored(tally):
             assert held.truth_H is not None
             low_H, middle_H, high_H = (q_QH[LEVELS.index(level)] for level in (0.1, 0.5, 0.9))
+            band = bool((high_H > low_H).any())  # a single curve has none
             inside_H = ((held.truth_H >= low_H) & (held.truth_H <= high_H)).astype(np.float64)
-            sums["coverage80"].append(np.where(np.isfinite(held.truth_H), inside_H, np.nan))
+            sums["coverage80"] += [np.where(np.isfinite(held.truth_H), inside_H, np.nan)] if band else []
             scale = seasonal_error(held.past_T, held.season)
             if scale is not None:
                 sums["sql"].append(pinball(held.truth_H, q_QH, LEVELS).mean(axis=0) / scale)
                 sums["mase"].append(np.abs(held.truth_H - middle_H) / scale)
-                sums["width"].append((high_H - low_H) / scale)
+                sums["width"] += [(high_H - low_H) / scale] if band else []
         return {name: _mean_by_step(found, self.horizon) for name, found in sums.items()}
 
 

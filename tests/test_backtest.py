@@ -10,6 +10,7 @@ import pytest
 from backend.backtest import Backtest, at_origin, origins
 from backend.codecs.series import read_series
 from backend.errors import UserError
+from backend.series.forecasts import Forecast
 from backend.series.metrics import LEVELS, wql
 from backend.types import Request, Sampling
 from tests.test_forecast_bench import here
@@ -56,6 +57,17 @@ def test_lanes_are_scored_at_every_origin_and_together() -> None:
     assert len(plain["by_step"]["sql"]) == 8
     assert np.mean(plain["by_step"]["mase"]) == pytest.approx(plain["pooled"]["mase"], rel=1e-3)
     assert np.mean(plain["by_step"]["coverage80"]) == pytest.approx(plain["pooled"]["coverage80"], rel=1e-3)
+
+
+def test_a_single_curve_is_scored_and_has_no_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.backtest.forecast_of", lambda *_: Forecast(np.full((1, 8), 5.0), (0.5,)))
+    backtest = made(asked("recursive", paths=2), asked("rolled_direct"))
+    list(backtest.run(here()))
+    curve = backtest.result()["lanes"][0]
+    assert curve["pooled"]["wql"] > 0
+    assert curve["pooled"]["coverage80"] is None
+    assert curve["by_step"]["coverage80"] == curve["by_step"]["width"] == [None] * 8
+    assert curve["by_step"]["sql"] == curve["by_step"]["mase"]
 
 
 def test_a_lane_that_cannot_run_is_noted_and_the_others_go_on() -> None:

@@ -96,7 +96,6 @@ def test_scores_of_quantiles_have_no_joint_ones() -> None:
         metrics.score(TRUTH, np.zeros((1, 3)), (0.5,), PAST, 2)
 
 
-def test_skill_and_win_rate() -> None:
+def test_skill() -> None:
     assert metrics.skill([1.0, 4.0], [2.0, 2.0]) == pytest.approx(0.0)
     assert metrics.skill([1e9], [1.0]) == pytest.approx(1 - 100)  # cut, as one broken series must not decide
-    assert metrics.win_rate([1.0, 2.0, 3.0], [2.0, 2.0, 1.0]) == 0.5

@@ -30,6 +30,11 @@ class Forecast:
         """Whether rows are paths, so that steps can be added up."""
         return not self.levels
 
+    @property
+    def point(self) -> bool:
+        """Whether it is a single curve of medians, with nothing around it."""
+        return self.levels == (0.5,)
+
     def quantiles(self, levels: Sequence[float]) -> Floats:
         """Quantiles [Q, H] at `levels`: of the paths, or read between the given ones. NaN beyond the outer ones."""
         if self.joint:

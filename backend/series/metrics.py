@@ -111,13 +111,14 @@ def quantiles_of(paths_SH: Floats, levels: Sequence[float] = LEVELS) -> Floats:
 
 @dataclass(frozen=True)
 class Scores:
-    """The measures of one forecast of one series; None where one is not defined, as a joint one is for quantiles."""
+    """The measures of one forecast of one series; None where one is not defined, as a joint one is for quantiles, and
+    coverage for a single curve."""
 
     mase: float | None
     wql: float | None
     sql: float | None
     smape: float
-    coverage80: float
+    coverage80: float | None
     crps_of_sum: float | None
     crps_of_peak: float | None
     energy: float | None
@@ -149,8 +150,3 @@ def skill(errors: Sequence[float], baseline: Sequence[float], low: float = 1e-2,
     """1 - geometric mean of error / baseline over data sets; ratios are cut to [low, high] as fev does."""
     ratios = [min(max(a / b, low), high) for a, b in zip(errors, baseline, strict=True)]
     return 1.0 - math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
-
-
-def win_rate(errors: Sequence[float], others: Sequence[float]) -> float:
-    """Share of data sets with the smaller error, ties by half."""
-    return sum(1.0 if a < b else 0.5 if a == b else 0.0 for a, b in zip(errors, others, strict=True)) / len(errors)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from backend.chance import Ask, Seeded
+from backend.entries import ASSETS
 from backend.errors import UserError
 from backend.meter import Meter
 from backend.models.house.series_diffusion import (
@@ -22,6 +26,9 @@ from backend.models.house.series_diffusion import (
 )
 from backend.models.series_diffusion import NoiseTelling, SeriesDiffusionModel, load_series_diffusion
 from backend.protocols import SeriesDiffusionSession
+from backend.registry import find
+from backend.train.forecast import diffusion_measure
+from backend.train.forecast.held_out import Case
 from backend.types import Sampling
 
 TINY = DiffusionConfig(window=32, channels=8, embedding=8, gaps=(1, SEASON, 4))
@@ -115,6 +122,46 @@ def test_noise_that_is_no_number_is_said() -> None:
     session = opened()
     with pytest.raises(UserError, match="returned numbers that are no noise"):
         session.predict(torch.full((1, 16), torch.inf, dtype=torch.float64), 0.5)
+
+
+@pytest.mark.parametrize("strategy", ["self_guided", "in_painting", "refine"])
+def test_the_trained_model_goes_on_with_a_wave_in_its_phase(strategy: str) -> None:
+    """House weights, default knobs: the middle of a few paths rises and falls with the wave that was cut off."""
+    at_T = np.arange(192 + 48)
+    wave_T = 20 + 3 * np.sin(2 * np.pi * at_T / 24 + 1.0)
+    model = load_series_diffusion("house/series-diffusion", ASSETS / "house" / "series-diffusion.safetensors")
+    prompt = model.codec.encode({"y": wave_T[:192].tolist(), "season": 24})
+    session = model.open(SeriesDiffusionSession, prompt, Sampling(temperature=1.0), Meter(), 48)
+    found = find(strategy)
+    held: dict[int, float] = {}
+    for step in found.run(session, Ask(48, Seeded(0)), **found.settle({"paths": 9})):
+        held.update((m.slot + i, x) for m in step.marks if m.fate.commits for i, x in enumerate(m.values))
+    z_SH = np.array([held[i] for i in range(9 * 48)]).reshape(9, 48)
+    median_H = np.median(prompt.extras["scale"].decode(z_SH), axis=0)
+    assert np.corrcoef(median_H, wave_T[192:])[0, 1] > 0.9
+    assert np.abs(median_H - wave_T[192:]).mean() < 0.5 * np.abs(wave_T - 20).mean(), "and as far"
+
+
+def test_a_card_tells_what_the_ways_of_sampling_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    y_T = 5 + np.sin(2 * np.pi * np.arange(46) / 6) + 0.01 * np.arange(46)
+    held = {name: [Case(name, y_T[:40], y_T[40:], 6, name)] * count for name, count in (("a", 3), ("b", 1))}
+    held["none"] = [Case("flat", np.ones(40), np.ones(6), 6, "none")]
+    monkeypatch.setattr(diffusion_measure, "groups", lambda data: held)
+    monkeypatch.setattr(diffusion_measure, "PATHS", 8)
+    card, file = tmp_path / "it.json", tmp_path / "bench" / "it.json"
+    save_series_diffusion(card.with_suffix(".safetensors"), tiny())
+    card.write_text('{"id": "house/it"}')
+    diffusion_measure.measure(card, tmp_path, 2, ("seasonal naive", "refine", "self_guided, skip 20"), file)
+    told = json.loads(card.read_text())["held_out"]
+    assert set(told) == {"about", "a", "b", "all"}
+    assert {way: row["series"] for way, row in told["all"].items()} == {"refine": 3, "seasonal naive": 3}
+    assert told["b"]["seasonal naive"]["mase"] < 3
+    rows = json.loads(file.read_text())["rows"]["all"]
+    assert rows["self_guided, skip 20"]["calls"] == 2 * 5
+    assert rows["seasonal naive"]["calls"] == 0
+    assert "| self_guided, skip 20 | 10 |" in diffusion_measure.table(file)
+    with pytest.raises(UserError, match="make it with"):
+        diffusion_measure.table(tmp_path / "other.json")
 
 
 def test_files(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,23 @@ import torch
 from backend.codecs.bins import BINS, MISSING, SIZE
 from backend.codecs.series_tokens import SeriesTokens
 from backend.errors import UserError
+from backend.models.house.llama import Llama
+from backend.models.house.own import save_own
+from backend.train.forecast import tokens_measure
+from backend.train.forecast.held_out import Case
 from backend.train.forecast.tokens import (
+    GIVEN,
+    LAGS,
+    LONGEST,
+    NAMES,
     RECIPES,
+    SETTLED,
+    SIZES,
     SMOOTH,
     Rows,
     TokenJob,
     as_tokens,
+    look_back,
     loss_of,
     prepare,
     read_tokens,
@@ -25,7 +37,7 @@ from backend.train.forecast.tokens import (
     still_masked,
     with_gaps,
 )
-from backend.train.tales import GONE
+from backend.train.tales import GONE, new_model
 
 RECIPE = replace(RECIPES["cpu"]["target"], batch_tokens=1500)
 
@@ -60,9 +72,13 @@ def test_a_row_is_what_the_codec_makes_of_its_past() -> None:
 def test_batches_tell_only_what_is_open_and_known(masked: bool) -> None:
     rows = Rows(windows(), RECIPE, 0, masked)
     source = rows.batches(0)
-    for read_BL, goal_BL in (next(source) for _ in range(12)):
-        assert read_BL.shape == goal_BL.shape
+    for read_BL, goal_BL, weight_BL in (next(source) for _ in range(12)):
+        assert read_BL.shape == goal_BL.shape == weight_BL.shape
+        assert set(weight_BL.unique().tolist()) == {np.float32(GIVEN), 1.0}
         told = goal_BL != GONE
+        assert (weight_BL[told] == 1).all() or not masked
+        assert masked or not told[:, :SETTLED].any() or (weight_BL[:, :SETTLED][told[:, :SETTLED]] == 1).all()
+        told = told & (weight_BL == 1)
         assert told.any(dim=1).all()
         assert (goal_BL[told] < BINS).all()
         assert (read_BL[told] == (SIZE if masked else goal_BL[told])).all()
@@ -92,7 +108,7 @@ def test_the_smoothed_loss_is_that_of_a_law_with_neighbours() -> None:
         law_MV[m, goal] = 1 - SMOOTH
         for beside in (goal - 1, goal + 1):
             law_MV[m, beside if 0 <= beside < BINS else 2 * goal - beside] += SMOOTH / 2
-    wanted = -(law_MV * logits_MV.log_softmax(-1)).sum(-1).mean()
+    wanted = -(law_MV * logits_MV.log_softmax(-1)).sum(-1)
     torch.testing.assert_close(smoothed(logits_MV, goal_M), wanted)
 
 
@@ -111,6 +127,61 @@ def test_a_step_of_training_lowers_the_loss(model: str, tmp_path: Path) -> None:
         optimiser.step()
         optimiser.zero_grad()
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("model", ["target", "draft"])
+@torch.no_grad()
+def test_the_first_heads_look_back_before_any_training(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = prepare(TokenJob(RECIPE, "cpu", tmp_path, "target", tmp_path))[0]
+    if model == "draft":
+        net = new_model(SIZES["draft"])
+        assert isinstance(net, Llama)
+        look_back(net)
+    seen: list[torch.Tensor] = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **more: bool) -> torch.Tensor:
+        far_TT = torch.full((q.shape[-2], q.shape[-2]), -torch.inf).triu(1)
+        seen.append((q @ k.mT / q.shape[-1] ** 0.5 + far_TT).softmax(-1))
+        return attend(q, k, v, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    net.features(torch.from_numpy(np.random.default_rng(0).integers(0, BINS, (2, 256))))
+    for p_BHTT, lags in zip(seen, LAGS, strict=False):
+        for head, lag in enumerate(lags[: net.config.num_heads]):
+            at_lag = p_BHTT[:, head].diagonal(-lag, 1, 2)
+            assert at_lag.mean() > 0.4, (lag, at_lag.mean())  # whatever the tokens, without any training
+
+
+def case(name: str, horizon: int, past: int = 60) -> Case:
+    y_T = 5 + np.sin(2 * np.pi * np.arange(past + horizon) / 12) + 0.01 * np.arange(past + horizon)
+    return Case(name, y_T[:past], y_T[past:], 12, "waves")
+
+
+@pytest.mark.parametrize("model", ["draft", "masked"])
+def test_a_card_tells_what_a_model_does_on_held_out_series(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = {"waves": [case("a", 6), case("far", LONGEST + 1), case("b", 4)], "none": [case("flat", 5)]}
+    held["none"][0].past_T[:] = 1.0
+    monkeypatch.setattr(tokens_measure, "groups", lambda data: held)
+    for which in {model, "target"} - {"masked"} | {model}:
+        path = tmp_path / f"{NAMES[which]}.safetensors"
+        save_own(path, prepare(TokenJob(RECIPE, "cpu", tmp_path, "target" if which == "draft" else which, tmp_path))[0])
+        path.with_suffix(".json").write_text('{"id": "house/it"}')
+    tokens_measure.measure(tmp_path / f"{NAMES[model]}.safetensors", 4, tmp_path)
+    card = json.loads((tmp_path / f"{NAMES[model]}.json").read_text())
+    assert set(card["held_out"]) == {"waves"}
+    told = card["held_out"]["waves"]
+    assert told["sampled"]["n"] == told["seasonal naive"]["n"] == 2, "not beyond what models of tokens reach"
+    assert told["seasonal naive"]["MASE"] == pytest.approx(1, abs=1e-3), "a wave and a line: as in the past"
+    ratio = told["sampled"]["WQL"] / told["seasonal naive"]["WQL"]
+    assert card["skill_on_wql"] == pytest.approx(1 - min(ratio, 100), rel=1e-2)
+    assert told["nats_per_step"] > 1
+    if model == "draft":
+        assert 0.9 < card["beside_series-tokens"]["alpha_at_temperature_1"] <= 1, "it is the target itself"
 
 
 def test_a_draft_needs_its_target(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ def in_painting(
     target: SeriesDiffusionSession,
     ask: Ask,
     *,
-    repeats: Annotated[int, Knob(1, 10, "calls at each noise level")] = 3,
-    skip: Annotated[int, Knob(1, 25, "noise levels that a step goes down")] = 5,
-    block: Annotated[int, Knob(1, 128, "steps that one window forecasts")] = 64,
+    repeats: Annotated[int, Knob(1, 10, "calls at each noise level: more mend the jump behind the context")] = 2,
+    skip: Annotated[int, Knob(1, 25, "noise levels that a step goes down: half of it makes twice the calls")] = 10,
+    block: Annotated[int, Knob(1, 128, "steps that one window forecasts: longer ones leave it less of the past")] = 128,
     paths: Annotated[int, Knob(1, 1024, "sample paths")] = 32,
 ) -> Iterator[Step]:
     """Yield one step per call. figures: `noise`, its deviation; `missed`, how far off the past was told."""

@@ -5,7 +5,7 @@ badly the model tells it says how unlikely the window is. That, and an energy th
 walked down (`sgd`), or down with noise (`langevin`). Paths of the cheap forecast are sorted step by step first, so that
 path i of S stands for level i / (S + 1). The `quantile` energy is not masked, as in the authors' code: it holds on to
 the first forecast too. `squared` holds on to the context alone.
-Show: a seasonal naive fan bending to what the model knows; two calls a step, against the sampler's dozens.
+Show: with the base seasonal naive, its fan bending to what the model knows; two calls a step, against dozens.
 """
 
 from collections.abc import Iterator
@@ -33,13 +33,13 @@ def refine(
     target: SeriesDiffusionSession,
     ask: Ask,
     *,
-    base: Annotated[Kind, Knob(None, None, "what makes the first forecast")] = "seasonal_naive",
-    iterations: Annotated[int, Knob(1, 50, "gradient steps")] = 10,
+    base: Annotated[Kind, Knob(None, None, "what makes the first forecast, which the result stays near")] = "ar",
+    iterations: Annotated[int, Knob(1, 50, "gradient steps, two calls each")] = 10,
     rule: Annotated[Rule, Knob(None, None, "whether noise is added on the way")] = "sgd",
     energy: Annotated[Energy, Knob(None, None, "what holds on to where the window was")] = "quantile",
-    rate: Annotated[float, Knob(0.0, 0.2, "length of a gradient step")] = 0.1,
+    rate: Annotated[float, Knob(0.0, 0.2, "length of a gradient step; 0 leaves the first forecast")] = 0.1,
     level: Annotated[float, Knob(0.05, 0.9, "t of the noise that the model is asked about")] = 0.2,
-    block: Annotated[int, Knob(1, 128, "steps that one window forecasts")] = 64,
+    block: Annotated[int, Knob(1, 128, "steps that one window forecasts: longer ones leave it less of the past")] = 128,
     paths: Annotated[int, Knob(1, 1024, "sample paths")] = 32,
 ) -> Iterator[Step]:
     """Yield one step per gradient step. figures: `unlikely`, the mean squared error of the noise; `missed` as above."""

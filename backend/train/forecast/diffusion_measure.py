@@ -27,26 +27,26 @@ from backend.protocols import Prompt, SeriesDiffusionSession
 from backend.registry import find
 from backend.series.metrics import LEVELS, coverage, mase, quantiles_of, wql
 from backend.train.forecast.held_out import Case, groups
+from backend.train.forecast.scoring import as_card
 from backend.train.smollm2_corpus import ROOT
 from backend.types import Sampling
 from backend.unrolling import filled
 
 FILE = ROOT / "assets" / "bench" / "diffusion.json"
 PATHS = 32
+SHOWN = ("series", "wql", "mase", "coverage80")  # of a row, on the card
 LONGEST = 64  # steps of a horizon that are judged
 NAIVE = "seasonal naive"
+USUAL = ("self_guided", "in_painting", "refine")  # ways that are strategies with their default knobs
 WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     NAIVE: ("", {}),
-    "DDPM": ("self_guided", {"sampler": "ddpm", "skip": 1}),
-    "DDPM, skip 5": ("self_guided", {"sampler": "ddpm", "skip": 5}),
-    "DDIM, skip 2": ("self_guided", {"sampler": "ddim", "skip": 2}),
-    "DDIM, skip 5": ("self_guided", {"sampler": "ddim", "skip": 5}),
-    "DDIM, skip 10": ("self_guided", {"sampler": "ddim", "skip": 10}),
-    "in-painting, once": ("in_painting", {"repeats": 1, "skip": 5}),
-    "in-painting, 3 times": ("in_painting", {"repeats": 3, "skip": 5}),
-    "refined seasonal naive": ("refine", {"base": "seasonal_naive", "iterations": 10}),
+    **{name: (name, {}) for name in USUAL},
+    "self_guided, DDPM, skip 10": ("self_guided", {"sampler": "ddpm", "skip": 10}),
+    "self_guided, skip 5": ("self_guided", {"skip": 5}),
+    "self_guided, skip 20": ("self_guided", {"skip": 20}),
+    "in_painting, 3 repeats, skip 10": ("in_painting", {"repeats": 3, "skip": 10}),
+    "refine, seasonal naive": ("refine", {"base": "seasonal_naive"}),
 }
-USUAL = {"self_guided": "self_guided", "in_painting": "in_painting", "refine": "refine"}  # with default knobs
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Told:
             "calls": round(float(np.mean(self.calls)), 1),
             "seconds": round(float(np.mean(self.seconds)), 2),
             "wql": round(wql(self.truths, self.bands, LEVELS), 4),
-            "mase": round(float(np.mean(self.scaled)), 4),
+            "mase": round(float(np.mean(self.scaled)), 4) if self.scaled else None,
             "series_of_mase": len(self.scaled),
             "coverage80": round(float(np.mean(self.inside)), 4),
         }
@@ -117,49 +117,51 @@ def chosen(data: Path, series: int) -> dict[str, list[Case]]:
     return {name: cases[:: max(1, len(cases) // series)][:series] for name, cases in groups(data).items()}
 
 
-def compared(
-    model: SeriesDiffusionModel, ways: Mapping[str, tuple[str, Mapping[str, Any]]], by_group: Mapping[str, list[Case]]
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Rows by group and way, and under "all" over every series; cases whose past cannot be scaled are left out."""
-    every = {way: Told() for way in ways}
-    out: dict[str, dict[str, dict[str, Any]]] = {}
-    for group, cases in by_group.items():
-        told = {way: Told() for way in ways}
-        for case in cases:
-            past = [None if np.isnan(y) else float(y) for y in case.past_T]
-            try:
-                prompt = model.codec.encode({"y": past, "season": case.season})
-            except UserError:
-                continue
-            horizon = min(len(case.truth_H), LONGEST)
-            for way, (strategy, knobs) in ways.items():
-                start = time.perf_counter()
-                paths_SH, calls = paths_of(model, prompt, horizon, strategy, knobs)
-                seconds = time.perf_counter() - start
-                told[way].add(case, paths_SH, calls, seconds)
-                every[way].add(case, paths_SH, calls, seconds)
-        out[group] = {way: found.row() for way, found in told.items() if found.calls}
-        print(group, json.dumps(out[group]), flush=True)
-    return out | {"all": {way: found.row() for way, found in every.items() if found.calls}}
+def judge(model: SeriesDiffusionModel, case: Case, told: Mapping[str, Sequence[Told]]) -> None:
+    """Forecast a case in every way and note how it went. Nothing is where its past has no scale."""
+    past = [None if np.isnan(y) else float(y) for y in case.past_T]
+    try:
+        prompt = model.codec.encode({"y": past, "season": case.season})
+    except UserError:
+        return
+    for way, notes in told.items():
+        start = time.perf_counter()
+        paths_SH, calls = paths_of(model, prompt, min(len(case.truth_H), LONGEST), *WAYS[way])
+        seconds = time.perf_counter() - start
+        for note in notes:
+            note.add(case, paths_SH, calls, seconds)
 
 
-def measure(card: Path, data: Path, series: int, ways: Sequence[str] = tuple(WAYS)) -> None:
-    """Add to the card what the strategies forecast with their default knobs, and write error against calls to FILE."""
+def measure(card: Path, data: Path, series: int, ways: Sequence[str] = tuple(WAYS), file: Path = FILE) -> None:
+    """Add to the card what the strategies forecast with their default knobs, and write error against calls to a file.
+
+    Both are written after every group, so that what was measured stays when this is ended early.
+    """
     model = load_series_diffusion("house/series-diffusion", card.with_suffix(".safetensors"))
-    by_group = chosen(data, series)
-    usual = {NAIVE: WAYS[NAIVE], **{name: (strategy, {}) for name, strategy in USUAL.items()}}
     out = json.loads(card.read_text(encoding="utf-8"))
     about = (
         f"Up to {series} series of every held-out group at their own origins, horizons up to {LONGEST} steps, {PATHS} "
         "paths, seed 0. WQL gives every series the same weight. Few series: differences of a tenth mean little."
     )
-    out["held_out"] = {"about": about, **compared(model, usual, by_group)}
-    card.write_text(json.dumps(out, indent=2) + "\n")
-    rows = compared(model, {way: WAYS[way] for way in ways}, by_group)
-    environment = {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
-    FILE.parent.mkdir(parents=True, exist_ok=True)
-    FILE.write_text(json.dumps({"about": about, "environment": environment, "rows": rows}, indent=1) + "\n")
-    print(table())
+    every, by_group = {way: Told() for way in ways}, dict[str, dict[str, Any]]()
+    start = time.perf_counter()
+    for group, cases in chosen(data, series).items():
+        told = {way: Told() for way in ways}
+        for case in cases:
+            judge(model, case, {way: (told[way], every[way]) for way in ways})
+        shown = [way for way in (*USUAL, NAIVE) if way in told and told[way].calls]
+        if not shown:
+            continue
+        by_group[group] = {way: {name: told[way].row()[name] for name in SHOWN} for way in shown}
+        overall = {way: {name: every[way].row()[name] for name in SHOWN} for way in shown}
+        out["held_out"] = {"about": about, **by_group, "all": overall}
+        card.write_text(as_card(out))
+        environment = {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+        rows = {"all": {way: found.row() for way, found in every.items()}}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(as_card({"about": about, "environment": environment, "rows": rows}))
+        print(f"{time.perf_counter() - start:.0f} s", group, json.dumps(by_group[group]), flush=True)
+    print(table(file))
 
 
 def table(path: Path = FILE) -> str:
@@ -169,6 +171,7 @@ def table(path: Path = FILE) -> str:
     told = json.loads(path.read_text(encoding="utf-8"))
     lines = ["| way | calls | seconds | WQL | MASE | 80 % band holds |", "|---|---|---|---|---|---|"]
     for way, row in sorted(told["rows"]["all"].items(), key=lambda item: item[1]["calls"]):
-        figures = f"{row['wql']:.3f} | {row['mase']:.2f} | {100 * row['coverage80']:.0f} %"
+        mean = "" if row["mase"] is None else f"{row['mase']:.2f}"
+        figures = f"{row['wql']:.3f} | {mean} | {100 * row['coverage80']:.0f} %"
         lines.append(f"| {way} | {row['calls']:.0f} | {row['seconds']:.1f} | {figures} |")
     return "\n".join([*lines, "", told["about"]])

@@ -8,10 +8,13 @@ and a model. A group's MASE and sMAPE are means over its cases, WQL is over all 
 from __future__ import annotations
 
 import csv
+import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -136,6 +139,11 @@ def write(path: Path, rows: Iterable[Row]) -> None:
         table = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         table.writeheader()
         table.writerows(asdict(row) for row in rows)
+
+
+def as_card(told: Mapping[str, Any]) -> str:
+    """JSON with every innermost object on a line of its own: rows of a card are many, and assets are small."""
+    return re.sub(r"\{[^{}]*\}", lambda row: " ".join(row.group().split()), json.dumps(told, indent=2)) + "\n"
 
 
 def read(path: Path) -> list[Row]:

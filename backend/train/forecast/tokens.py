@@ -3,9 +3,13 @@
 `target` is house/series-tokens, `draft` is house/series-tokens-draft, distilled from it, and `masked` is
 house/series-masked. A row is cut at random out of a window of `mix`; its scale is taken from what is given of it alone,
 as when it is forecast, so the loss is that of the other steps: the future of a random origin, which for the masked
-model may have gaps before it. The loss is the cross-entropy with a tenth of it on the two bins beside the right one.
+model may have gaps before it. What is given is told by the causal models too, behind its first steps and at a lower
+weight, for the scale knows of it. The loss is the cross-entropy, a tenth of it on the two bins beside the right one.
 
-`--device cpu` trains with two processes of one thread, bfloat16 products; `--device cuda` trains longer on one GPU.
+The first heads of the causal models begin by looking a few steps back, or about a season (`look_back`): without it,
+models this small need far longer to learn that seasons repeat, and their paths lose the phase and run away.
+
+`--device cpu` trains with one process of one thread, bfloat16 products; `--device cuda` trains longer on one GPU.
 Training resumes where it was. Matrices are trained with Muon (torch 2.9 or later), embeddings and norms with AdamW; the
 learning rate follows a cosine. `--measure` adds to the card of a trained model what it does on held-out series.
 
@@ -33,7 +37,7 @@ from backend.codecs.series import LEAST_VALUES
 from backend.codecs.series_tokens import SeriesTokens
 from backend.errors import UserError
 from backend.models.house import rounded, strip
-from backend.models.house.llama import Llama, LlamaConfig
+from backend.models.house.llama import Block, Llama, LlamaConfig
 from backend.models.house.own import read_own, save_own
 from backend.train.forecast.mix import windows
 from backend.train.portraits.loop import optimise
@@ -47,17 +51,21 @@ SHORTEST = 32  # steps that are given at least, of long windows
 LEAST_GIVEN = 12  # and of short ones, which have fewer than SHORT known steps
 SHORT, SHORT_SHARE = 160, 0.3  # and this share of the batches
 SMOOTH = 0.1  # of the loss, on the bins beside the right one
+SETTLED = 16  # first steps of what is given that are not told
+GIVEN = 0.3  # weight of the others in the loss, where a step of the future has 1
+LAGS = ((1, 2, 3, 6), (11, 23, 51, 167))  # steps that the first layers' heads look back: seasons less the one ahead
+ALIKE, SHARP, FAINT = 0.4, 5.0, 0.3  # a feature that all tokens share, how sharply those heads look, other weights
 MOVED = 0.005  # most of the loss that rounding the weights may add
 CHECKED = 16  # batches on which that is measured
 
 # of a Recipe, `batch_tokens` is what a trainer's batch holds
-_cpu = Recipe(tokens=0, writers=0, batch=0, trainers=2, steps=1250, batch_tokens=5120, rate=2.5e-3)
-_cuda = replace(_cpu, trainers=1, steps=8000, batch_tokens=65_536)
+_cpu = Recipe(tokens=0, writers=0, batch=0, trainers=1, steps=1900, batch_tokens=5120, rate=2.5e-3)
+_cuda = replace(_cpu, steps=8000, batch_tokens=65_536)
 RECIPES = {
     device: {
         "target": every,
-        "draft": replace(every, steps=every.steps * 11 // 25),
-        "masked": replace(every, steps=every.steps * 17 // 25),
+        "draft": replace(every, steps=every.steps * 8 // 19),
+        "masked": replace(every, steps=every.steps * 25 // 19),
     }
     for device, every in (("cpu", _cpu), ("cuda", _cuda))
 }
@@ -95,10 +103,11 @@ class TokenJob(TaleJob):
 
 # ------------------------------------------------------------------------------------------------------------- batches
 class Rows:
-    """Endless batches of one trainer from a step on: what is read [B, L], and what is to be told of it [B, L].
+    """Endless batches of one trainer from a step on: what is read [B, L], what is to be told of it, and its weight.
 
-    The second is GONE where nothing is: where a step is given, or its value is missing. A batch is of long windows or
-    of short ones; a window that is shorter than the batch has missing steps behind it, and its origin lies earlier.
+    The second is GONE where nothing is: where a value is missing, or a step is given to a masked model, or is among the
+    first ones given to a causal one. A batch is of long windows or of short ones; a window that is shorter than the
+    batch has missing steps behind it, and its origin lies earlier.
     """
 
     def __init__(self, source_NW: np.ndarray[Any, Any], recipe: Recipe, rank: int, masked: bool) -> None:
@@ -107,14 +116,14 @@ class Rows:
         short_N = self.first_N >= source_NW.shape[1] - SHORT
         self.groups = {True: np.flatnonzero(short_N), False: np.flatnonzero(~short_N)}
 
-    def batches(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, step: int) -> Iterator[tuple[Tensor, ...]]:
         """The batches behind this many steps."""
         while True:
             rng = np.random.default_rng([self.recipe.seed, self.rank, step])
             yield self.batch(rng)
             step += 1
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """The batch that this generator gives."""
         short = bool(rng.random() < SHORT_SHARE)
         given, ahead = (SHORT - HORIZON // 2, HORIZON // 2) if short else _lengths(rng, self.masked)
@@ -130,9 +139,11 @@ class Rows:
         if self.masked:
             gone_BL = open_BL & (ids_BL == MISSING)  # a filled step is never missing
             open_BL = still_masked(open_BL & ~gone_BL, rng) | gone_BL
-        goal_BL = np.where(open_BL & (ids_BL != MISSING), ids_BL, GONE)
+        told_BL = open_BL if self.masked else open_BL | (np.arange(open_BL.shape[1]) >= SETTLED)
+        goal_BL = np.where(told_BL & (ids_BL != MISSING), ids_BL, GONE)
         read_BL = np.where(open_BL, SIZE, ids_BL) if self.masked else ids_BL
-        return torch.from_numpy(read_BL), torch.from_numpy(goal_BL)
+        weight_BL = np.where(open_BL, 1.0, GIVEN).astype(np.float32)
+        return torch.from_numpy(read_BL), torch.from_numpy(goal_BL), torch.from_numpy(weight_BL)
 
     def _cut(self, chosen_B: Ints, given: int, ahead: int, rng: np.random.Generator) -> tuple[Floats, Bools]:
         """A part of each of these windows [B, L], and which steps are the future of its origin."""
@@ -159,7 +170,7 @@ def _lengths(rng: np.random.Generator, masked: bool) -> tuple[int, int]:
     given = CONTEXT if rng.random() < 0.4 else int(rng.integers(SHORTEST, CONTEXT + 1))
     if masked:
         return given, int(rng.integers(8, HORIZON + 1) if rng.random() < 0.6 else rng.integers(HORIZON, LONGEST + 1))
-    return given, HORIZON if rng.random() < 0.5 else LONGEST
+    return given, HORIZON if rng.random() < 0.3 else LONGEST
 
 
 def with_gaps(open_BL: Bools, rng: np.random.Generator) -> Bools:
@@ -216,25 +227,28 @@ def logits_at(model: Llama, read_BL: Tensor, goal_BL: Tensor) -> tuple[Tensor, T
 
 
 def smoothed(logits_MV: Tensor, goal_M: Tensor) -> Tensor:
-    """Mean cross-entropy in nats, SMOOTH of it on the bins beside the right one; at an end both are the one inside."""
+    """Cross-entropies [M] in nats, SMOOTH of it on the bins beside the right one; at an end both are the one inside."""
     logs_MV = F.log_softmax(logits_MV, dim=-1)
     around_M3 = goal_M[:, None] + torch.tensor([0, -1, 1], device=goal_M.device)
     around_M3 = torch.where((around_M3 < 0) | (around_M3 >= BINS), 2 * goal_M[:, None] - around_M3, around_M3)
     share_3 = torch.tensor([1 - SMOOTH, SMOOTH / 2, SMOOTH / 2], device=goal_M.device)
-    loss: Tensor = -(logs_MV.gather(1, around_M3) @ share_3).mean()
-    return loss
+    loss_M: Tensor = -(logs_MV.gather(1, around_M3) @ share_3)
+    return loss_M
 
 
-def loss_of(model: Llama, read_BL: Tensor, goal_BL: Tensor, teacher: Llama | None) -> Tensor:
-    """Mean loss in nats a step; with a teacher, half of it is the divergence from the teacher's law."""
+def loss_of(model: Llama, read_BL: Tensor, goal_BL: Tensor, weight_BL: Tensor, teacher: Llama | None) -> Tensor:
+    """Weighted mean loss in nats a step; with a teacher, half of it is the divergence from the teacher's law."""
     logits_MV, goal_M = logits_at(model, read_BL, goal_BL)
-    loss = smoothed(logits_MV, goal_M)
-    if teacher is None:
-        return loss
-    with torch.no_grad():
-        p_MV: Tensor = logits_at(teacher, read_BL, goal_BL)[0].softmax(-1)
-    apart: Tensor = torch.special.entr(p_MV).sum(-1).mean() + (p_MV * F.log_softmax(logits_MV, dim=-1)).sum(-1).mean()
-    return (loss - apart) / 2
+    loss_M = smoothed(logits_MV, goal_M)
+    if teacher is not None:
+        with torch.no_grad():
+            p_MV: Tensor = logits_at(teacher, read_BL, goal_BL)[0].softmax(-1)
+        apart_M = -torch.special.entr(p_MV).sum(-1) - (p_MV * F.log_softmax(logits_MV, dim=-1)).sum(-1)
+        loss_M = (loss_M + apart_M) / 2
+    first = 0 if model.config.extra_inputs else 1
+    weight_M = weight_BL[:, first:][goal_BL[:, first:] != GONE]
+    loss: Tensor = (loss_M * weight_M).sum() / weight_M.sum()
+    return loss
 
 
 def prepare(job: TokenJob) -> tuple[Llama, Llama | None]:
@@ -246,7 +260,28 @@ def prepare(job: TokenJob) -> tuple[Llama, Llama | None]:
     waves_C = torch.exp(torch.empty(model.config.dim).uniform_(math.log(0.5), math.log(60.0)))  # radians a model unit
     with torch.no_grad():
         model.embed.weight[:BINS] = 0.04 * math.sqrt(2) * torch.cos(bins_B1 * waves_C + 6.3 * torch.rand_like(waves_C))
+    if not model.config.extra_inputs:
+        look_back(model)
     return model.to(job.device), read_tokens(job, "target") if job.model == "draft" else None
+
+
+@torch.no_grad()
+def look_back(model: Llama) -> None:
+    """Make the heads of an untrained model's first layers look LAGS steps back, whatever the tokens are.
+
+    All tokens share one feature, ALIKE; a head's query of it is its key of it, turned by as many positions.
+    """
+    speed_P, width = model.speed_P, model.config.head_dim
+    model.embed.weight[:, 0] = ALIKE
+    for block, lags, shared in zip(model.blocks, LAGS, (8.0, 4.0), strict=False):  # the feature, behind the norm
+        assert isinstance(block, Block)
+        size = math.sqrt(SHARP * math.sqrt(width)) / shared
+        for head, lag in enumerate(lags[: model.config.num_heads]):
+            for first, steps in ((head, -lag), (model.config.num_heads + head, 0)):  # the query, then the key
+                rows_DC = block.qkv.weight[first * width : (first + 1) * width]
+                rows_DC *= FAINT
+                turned_P = torch.polar(torch.full_like(speed_P, size), steps * speed_P)
+                rows_DC[:, 0] = torch.view_as_real(turned_P).flatten()
 
 
 def read_tokens(job: TokenJob, which: str) -> Llama:
@@ -268,16 +303,21 @@ def _train(rank: int, job: Job) -> None:
     join_trainers(rank, job)
     model, teacher = prepare(job)
     rows = Rows(windows(job.data), job.recipe, rank, job.model == "masked")
-    optimise(job, model, rank, rows.batches, lambda read_BL, goal_BL: loss_of(model, read_BL, goal_BL, teacher))
+
+    def loss(read_BL: Tensor, goal_BL: Tensor, weight_BL: Tensor) -> Tensor:
+        return loss_of(model, read_BL, goal_BL, weight_BL, teacher)
+
+    optimise(job, model, rank, rows.batches, loss)
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
 @torch.inference_mode()
 def nats(model: Llama, job: TokenJob) -> float:
-    """Mean cross-entropy a step, in nats, of fresh rows that are always the same; not smoothed."""
+    """Mean cross-entropy a step of the future, in nats, of fresh rows that are always the same; not smoothed."""
     rows = Rows(windows(job.data), replace(job.recipe, batch_tokens=5120), 0, job.model == "masked")
     told = [rows.batch(np.random.default_rng([1_000_000, i])) for i in range(CHECKED)]
-    asked = [logits_at(model, *(part.to(job.device) for part in batch)) for batch in told]
+    future = [(read_BL, torch.where(weight_BL == 1, goal_BL, GONE)) for read_BL, goal_BL, weight_BL in told]
+    asked = [logits_at(model, *(part.to(job.device) for part in batch)) for batch in future]
     return float(torch.stack([F.cross_entropy(logits_MV, goal_M) for logits_MV, goal_M in asked]).mean())
 
 
@@ -327,7 +367,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house")
     parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
     parser.add_argument("--measure", action="store_true", help="do not train: measure what is saved, for its card")
-    parser.add_argument("--series", type=int, default=12, help="most cases of a held-out group that are forecast")
+    parser.add_argument("--series", type=int, default=4, help="most cases of a held-out group that are forecast")
     args = parser.parse_args(argv)
     if args.device == "cpu":
         torch.set_num_threads(1)  # as in the processes that train

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,87 +20,88 @@ from backend.codecs.series_scale import Scale
 from backend.errors import UserError
 from backend.meter import Meter
 from backend.models.series_tokens import SeriesTokenModel, load_series_tokens
-from backend.protocols import CausalSession, FleetSession, MaskedSession, Model, Prompt
+from backend.protocols import CausalSession, FleetSession, GridSession, MaskedSession, Model, Prompt
 from backend.registry import find
-from backend.series.metrics import LEVELS, coverage, mase, quantiles_of, wql
+from backend.series.metrics import skill
+from backend.train.forecast import baselines
 from backend.train.forecast.held_out import Case, groups
+from backend.train.forecast.scoring import Answer, Forecaster, as_card, judged
 from backend.train.forecast.tokens import LONGEST
 from backend.types import Fate, Sampling
 
 PATHS = 20  # of every forecast
-ROUNDS = 12  # calls of a masked forecast
+ROUNDS = 12  # calls of a masked path
+NAIVE = "seasonal naive"
+SHOWN = ("n", "MASE", "WQL", "sMAPE", "coverage80")  # of a row, on the card
+WAY = {True: "drawn at temperature 1", False: f"by halton_order in {ROUNDS} calls, drawn at temperature 1"}
+GIVEN = {True: "what came before it", False: "the past alone"}
 GAMMA = 4  # steps drafted before each call
 WARM = Sampling(temperature=1.0)
 
 
 def measure(path: Path, series: int, data: Path) -> None:
-    """Add to the card beside a model what it does on `series` cases of every held-out group, spread over it.
+    """Add to the card beside a model what it does on up to `series` cases of every held-out group, spread over it.
 
-    data: folder of the training windows, beside which the held-out ones of M3 are.
+    data: folder of the training windows, beside which the held-out ones of M3 are. The card is written after every
+    group, so that what was measured stays when this is ended early.
     """
     name = path.stem
     model = load_series_tokens(f"house/{name}", path, "cpu")
     start = time.perf_counter()
-    judged = {group: spread(cases, series) for group, cases in groups(data).items()}
-    told = {group: on_cases(model, cases) for group, cases in judged.items() if cases}
+    chosen = {group: spread(model, cases, series) for group, cases in groups(data).items()}
     card = path.with_suffix(".json")
     out = json.loads(card.read_text(encoding="utf-8"))
-    out["held_out"] = told
     out["about_held_out"] = (
-        f"Up to {series} cases of every group, spread over it: nats a step of the truth, given what came "
-        f"before it{' (all steps at once, none known, for a masked model)' if MaskedSession in model.speaks else ''}; "
-        f"errors of {PATHS} paths drawn at temperature 1. MASE of a seasonal naive forecast beside it, of the same "
-        "series."
+        f"Up to {series} cases of every group that no training window holds, spread over it: errors of {PATHS} paths "
+        f"{WAY[isinstance(model, SeriesTokenModel)]}, beside seasonal naive with normal bands. nats_per_step: of the "
+        f"truth, given {GIVEN[isinstance(model, SeriesTokenModel)]}. skill_on_wql: 1 - the geometric mean over groups "
+        "of WQL over that of seasonal naive."
     )
+    out["held_out"] = told = {}
+    for group, cases in chosen.items():
+        if cases:
+            told[group] = on_cases(model, group, cases)
+            out["skill_on_wql"] = skill_of(told.values())
+            card.write_text(as_card(out))
+            print(f"{time.perf_counter() - start:.0f} s", group, json.dumps(told[group]), flush=True)
     target = path.with_name("series-tokens.safetensors")
     if name == "series-tokens-draft" and target.is_file():
         whole = load_series_tokens("house/series-tokens", target, "cpu")
-        out["beside_series-tokens"] = acceptance(whole, model, [case for cases in judged.values() for case in cases])
-    card.write_text(json.dumps(out, indent=2) + "\n")
-    print(json.dumps({"held_out": told, "beside": out.get("beside_series-tokens")}, indent=2))
-    print(f"{time.perf_counter() - start:.0f} s")
+        out["beside_series-tokens"] = acceptance(whole, model, [cases[0] for cases in chosen.values() if cases])
+        card.write_text(as_card(out))
+    print(json.dumps({name: out.get(name) for name in ("skill_on_wql", "beside_series-tokens")}))
 
 
-def spread(cases: Sequence[Case], count: int) -> list[Case]:
-    """So many of the cases, evenly over them; those with a horizon that no model of tokens reaches are left out."""
-    fit = [case for case in cases if len(case.truth_H) <= LONGEST]
+def spread(model: Model, cases: Sequence[Case], count: int) -> list[Case]:
+    """So many of the cases, evenly over them; those with a horizon that no model of tokens reaches are left out, and
+    those whose past has no scale."""
+    fit = [case for case in cases if len(case.truth_H) <= LONGEST and prompt_of(model, case) is not None]
     count = min(count, len(fit))
     return [fit[i * len(fit) // count] for i in range(count)]
 
 
-def on_cases(model: Model, cases: Sequence[Case]) -> dict[str, Any]:
-    """Loss and errors over these cases; those whose past cannot be scaled are left out, but there is one at least."""
-    nats: list[float] = []
-    scaled: list[tuple[float, float]] = []
-    truths: list[Floats] = []
-    bands: list[Floats] = []
-    inside: list[float] = []
-    for case in cases:
+def on_cases(model: Model, group: str, cases: Sequence[Case]) -> dict[str, Any]:
+    """Loss and errors over these cases, and errors of seasonal naive."""
+
+    def forecaster(case: Case) -> Answer:
         prompt = prompt_of(model, case)
-        if prompt is None:
-            continue
-        nats += nats_of(model, prompt, case)
-        paths_SH = paths_of(model, prompt, len(case.truth_H))
-        quantiles_QH = quantiles_of(paths_SH, LEVELS)
-        truths.append(case.truth_H)
-        bands.append(quantiles_QH)
-        inside.append(coverage(case.truth_H, quantiles_QH[0], quantiles_QH[-1]))
-        ours, naive = (
-            mase(case.truth_H, median_H, case.past_T, case.season)
-            for median_H in (quantiles_QH[LEVELS.index(0.5)], repeated(case))
-        )
-        if ours is not None and naive is not None:
-            scaled.append((ours, naive))
-    assert scaled, "no case can be judged"
-    return {
-        "series": len(truths),
-        "steps": len(nats),
-        "nats_per_step": round(float(np.mean(nats)), 4),
-        "mase": round(float(np.mean([ours for ours, _ in scaled])), 4),
-        "mase_of_seasonal_naive": round(float(np.mean([naive for _, naive in scaled])), 4),
-        "wql": round(wql(truths, bands, LEVELS), 4),
-        "coverage80": round(float(np.mean(inside)), 4),
+        assert prompt is not None, case.name
+        return Answer(paths_of(model, prompt, len(case.truth_H)))
+
+    ways: dict[str, Forecaster] = {"sampled": forecaster, NAIVE: baselines.own("seasonal_naive")}
+    out: dict[str, Any] = {
+        way: {name: getattr(row, name) for name in SHOWN}
+        for way, found in ways.items()
+        for row in judged(way, found, {group: cases})
     }
+    nats = [x for case in cases if (prompt := prompt_of(model, case)) is not None for x in nats_of(model, prompt, case)]
+    return out | {"nats_per_step": round(float(np.mean(nats)), 4)}
+
+
+def skill_of(told: Iterable[dict[str, Any]]) -> float:
+    """Skill on WQL of the sampled paths, against seasonal naive."""
+    pairs = [(row["sampled"]["WQL"], row[NAIVE]["WQL"]) for row in told]
+    return round(skill([ours for ours, _ in pairs], [naive for _, naive in pairs]), 4)
 
 
 def prompt_of(model: Model, case: Case) -> Prompt | None:
@@ -146,20 +147,11 @@ def paths_of(model: Model, prompt: Prompt, horizon: int, paths: int = PATHS) -> 
 
 
 def filled(model: Model, prompt: Prompt, horizon: int, seed: int) -> list[int]:
-    """One future by `confidence` in ROUNDS calls."""
-    session = model.open(MaskedSession, prompt, WARM, Meter(), horizon)
-    knobs = find("confidence").settle({"steps": ROUNDS})
-    frames = [step.frame for step in find("confidence").run(session, Ask(horizon, Seeded(seed)), **knobs)]
+    """One future by `halton_order` in ROUNDS calls, whose draws no confidence picks."""
+    session = model.open(GridSession, prompt, WARM, Meter(), horizon)
+    knobs = find("halton_order").settle({"steps": min(ROUNDS, horizon)})
+    frames = [step.frame for step in find("halton_order").run(session, Ask(horizon, Seeded(seed)), **knobs)]
     return list(frames[-1])[len(prompt.tokens) :]
-
-
-def repeated(case: Case) -> Floats:
-    """The seasonal naive forecast: the last season again and again, or the last value of the past where it has none."""
-    past_T = case.past_T
-    last = past_T[np.isfinite(past_T)][-1]
-    season = past_T[-case.season :] if len(past_T) >= case.season else past_T[-1:]
-    season = np.where(np.isfinite(season), season, last)
-    return np.resize(season, len(case.truth_H))
 
 
 def acceptance(target: Model, draft: Model, cases: Sequence[Case]) -> dict[str, float | int]:

@@ -27,7 +27,9 @@ def run(
 ) -> tuple[Tensor, ToyWindowsSession, list[Step]]:
     """The paths [S, H], the session and the steps of a decode."""
     session = ToyWindows("toy/windows", series).make(Prompt(), Sampling(temperature=heat), Meter(), horizon)
-    options = {name: o.default for name, o in find(strategy).knobs.items()} | {"paths": 200} | knobs
+    usual = {name: o.default for name, o in find(strategy).knobs.items()}
+    for_toys = {name: value for name, value in {"skip": 5, "scale": 4.0}.items() if name in usual}  # of 40 levels
+    options = usual | {"paths": 200} | for_toys | knobs
     steps = list(find(strategy).run(session, ask=Ask(horizon, Seeded(0)), **options))
     held = {m.slot + i: x for step in steps for m in step.marks if m.fate.commits for i, x in enumerate(m.values)}
     x_SH = torch.tensor([held[slot] for slot in range(len(held))], dtype=torch.float64).reshape(-1, horizon)
