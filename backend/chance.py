@@ -26,6 +26,10 @@ class Chance(Protocol):
         """A token drawn from p (shape [V]); with `slot`, by the noise of that slot, one for every p asked there."""
         ...
 
+    def picks(self, p_NV: Tensor, slots: Sequence[int]) -> list[int]:
+        """What `pick` says of every row and the slot beside it."""
+        ...
+
     def flip(self, a: float) -> bool:
         """True with probability a."""
         ...
@@ -45,6 +49,7 @@ class Seeded:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._stream = torch.Generator().manual_seed(seed)
+        self._runner = torch.Generator()  # seeded anew for every slot
         self._races: dict[tuple[int, int], Tensor] = {}
 
     def pick(self, p_V: Tensor, slot: int | None = None) -> int:
@@ -66,6 +71,18 @@ class Seeded:
         race_V = self._race(slot, len(p_V))
         return int((race_V / p_V.double()).argmin())  # x / 0 is inf: a token outside p never wins
 
+    def picks(self, p_NV: Tensor, slots: Sequence[int]) -> list[int]:
+        """What `pick` says of every row and the slot beside it, in a fraction of the time."""
+        p_NV = p_NV.detach().to("cpu")
+        assert len(p_NV) == len(slots), (len(p_NV), len(slots))
+        best_N = peak(p_NV)
+        open_M = (p_NV.gather(1, best_N[:, None])[:, 0] < 1.0).nonzero()[:, 0]
+        race_MV = torch.empty(len(open_M), p_NV.shape[1], dtype=torch.float64)
+        for race_V, row in zip(race_MV.unbind(), open_M.tolist(), strict=True):
+            self._run_race(slots[row], race_V)
+        best_N[open_M] = (race_MV / p_NV[open_M].double()).argmin(1)
+        return [int(token) for token in best_N.tolist()]
+
     def flip(self, a: float) -> bool:
         """True with probability a."""
         return bool(torch.rand((), generator=self._stream, dtype=torch.float64).item() < a)
@@ -80,11 +97,15 @@ class Seeded:
 
     def _race(self, slot: int, size: int) -> Tensor:
         if (slot, size) not in self._races:
-            stream = torch.Generator().manual_seed((self.seed * 1_000_003 + slot * 7_919 + 17) % (1 << 63))
-            self._races[slot, size] = torch.empty(size, dtype=torch.float64).exponential_(generator=stream)
+            self._races[slot, size] = self._run_race(slot, torch.empty(size, dtype=torch.float64))
             while len(self._races) > KEPT_NOISES:
                 del self._races[next(iter(self._races))]
         return self._races[slot, size]
+
+    def _run_race(self, slot: int, race_V: Tensor) -> Tensor:
+        """Write the noise of a slot."""
+        self._runner.manual_seed((self.seed * 1_000_003 + slot * 7_919 + 17) % (1 << 63))
+        return race_V.exponential_(generator=self._runner)
 
 
 class Exhaustive:
@@ -120,6 +141,10 @@ class Exhaustive:
         token, self._intervals[slot] = pieces[self._branch([b - a for _, (a, b) in pieces])]
         return token
 
+    def picks(self, p_NV: Tensor, slots: Sequence[int]) -> list[int]:
+        """One after the other."""
+        return [self.pick(p_V, slot) for p_V, slot in zip(p_NV, slots, strict=True)]
+
     def flip(self, a: float) -> bool:
         """Both answers, where both can happen."""
         a = min(max(float(a), 0.0), 1.0)
@@ -153,6 +178,10 @@ class _Part:
     def pick(self, p_V: Tensor, slot: int | None = None) -> int:
         """See `Exhaustive.pick`."""
         return self._whole.pick(p_V, None if slot is None else slot + (self._text << 32))
+
+    def picks(self, p_NV: Tensor, slots: Sequence[int]) -> list[int]:
+        """See `Exhaustive.picks`."""
+        return [self.pick(p_V, slot) for p_V, slot in zip(p_NV, slots, strict=True)]
 
     def part(self, text: int) -> Chance:
         """Texts have no parts."""

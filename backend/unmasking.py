@@ -155,7 +155,7 @@ def mean_entropy(p_NV: Tensor) -> dict[str, float]:
 
 def draw(p_NV: Tensor, noises: Sequence[int], chance: Chance) -> list[int]:
     """A token for every row, by the noise of the slot that stands beside it."""
-    return [chance.pick(p_V, noise) for p_V, noise in zip(p_NV.to("cpu"), noises, strict=True)]
+    return chance.picks(p_NV, noises)
 
 
 def chances(p_NV: Tensor, tokens: Sequence[int]) -> list[float]:

@@ -10,11 +10,12 @@ import gradio as gr
 from backend.errors import UserError
 from backend.registry import Strategy
 from backend.trace import Trace
-from demos.parts import knobs, page, painting
+from demos.parts import knobs, page, painting, tokenizer
+from demos.parts.buttons import refused
 from demos.parts.films import film
 from demos.parts.form import PRECISIONS, Form
 from demos.parts.lab import Lab
-from demos.parts.painting import CHOICES, EXAMPLES, LABELS, MODES, NUMBERS, PROTOCOLS, RACE
+from demos.parts.painting import CHOICES, EXAMPLES, LABELS, MODES, NUMBERS, PROTOCOLS, RACE, SCHEDULES
 from demos.parts.views import brush_box, reading_chips, wipe
 
 ID, TITLE = "image", "Image"
@@ -31,7 +32,7 @@ KINDS = {
 def build(lab: Lab) -> None:
     """Place the tab and connect it."""
     known = knobs.playable(knobs.offered(*PROTOCOLS, modality="image"), lab.catalog(), "image")
-    page.build(PAGE, lab, known, _build_form, lambda: wipe(ID))
+    page.build(PAGE, lab, known, _build_form, lambda: wipe(ID), lambda form: tokenizer.build(ID))
 
 
 def run(lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[tuple[Any, ...]]:
@@ -63,7 +64,7 @@ def _build_form(lab: Lab, known: Sequence[Strategy], traces: Sequence[Trace]) ->
         plain |= _build_settings(lab, first)
     plain["prompt"].change(painting.reading, plain["prompt"], chips, **page.QUICK, trigger_mode="always_last")
     models = [f"model_{protocol}" for protocol in KINDS if f"model_{protocol}" in plain]
-    order = ("prompt", "mode", "brush", *models, "precision", *NUMBERS, "lock")
+    order = ("prompt", "mode", "brush", *models, "schedule", "precision", *NUMBERS, "lock")
     inputs = {name: plain[name] for name in order}
     texts = ("prompt", "brush", *models)
     return Form(inputs, lanes, knobs.pool_sizes(known), menus, NUMBERS, texts, CHOICES), buttons
@@ -81,7 +82,7 @@ def _build_brush(first: Mapping[str, Any] | None) -> dict[str, Any]:
         try:
             return painting.loaded(path)
         except UserError as error:
-            raise gr.Error(str(error), duration=12, print_exception=False, title="This picture does not fit") from error
+            raise refused(error, "This picture does not fit") from error
 
     upload.upload(on_upload, upload, brush, **page.TELLING)
     return {"brush": brush}
@@ -99,6 +100,10 @@ def _build_settings(lab: Lab, first: Mapping[str, Any] | None) -> dict[str, Any]
         with gr.Accordion("More sampling", open=False):
             for name in ("top_k", "top_p", "share"):
                 plain[name] = page.slider(ID, name, defaults[name], NUMBERS, LABELS)
+            plain["schedule"] = gr.Dropdown(
+                list(SCHEDULES), value=(first or {}).get("schedule", SCHEDULES[0]), label="Guidance over the picture",
+                info="from its first cell to its last, or from map to map", elem_id=f"{ID}-schedule",
+            )  # fmt: skip
         with gr.Accordion("Painters and precision", open=False):
             for protocol, label in KINDS.items():
                 plain |= _build_painters(lab, protocol, label, first)

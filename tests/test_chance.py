@@ -269,3 +269,22 @@ def test_enumerated_texts_are_independent_at_the_same_slot() -> None:
     assert all(a == c and b == d for a, b, c, d in found)
     assert all(weight == pytest.approx(float(P[a] * P[b])) for (a, b, _, _), weight in found.items())
     assert len(found) == 16
+
+
+def test_picks_say_what_pick_says_of_every_row() -> None:
+    """Laws of all kinds: flat ones, nearly and wholly one-hot ones, in both precisions, whatever was asked before."""
+    p_NV = torch.rand(40, 7, generator=torch.Generator().manual_seed(2)) ** 6
+    p_NV[5] = torch.eye(7)[3]
+    p_NV[6] = torch.tensor([0.0, 1.0, 1e-9, 0.0, 0.0, 0.0, 0.0])
+    p_NV = p_NV / p_NV.sum(1, keepdim=True)
+    slots = [(11 * i) % 40 for i in range(40)]
+    for law_NV in (p_NV, p_NV.double()):
+        chance, alone = Seeded(7), Seeded(7)
+        chance.pick(law_NV[0], slots[3])
+        assert chance.picks(law_NV, slots) == [alone.pick(p_V, s) for p_V, s in zip(law_NV, slots, strict=True)]
+        assert chance.picks(law_NV[:0], []) == []
+    script = (1, 0, 1)
+    together, apart = Exhaustive(script), Exhaustive(script)
+    tokens = together.picks(p_NV[:3], [0, 1, 2])
+    assert tokens == [apart.pick(p_V, i) for i, p_V in enumerate(p_NV[:3])]
+    assert (together.forks, together.weight) == (apart.forks, apart.weight)

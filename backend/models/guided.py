@@ -6,6 +6,9 @@ write l = (1 + t) l_c - t l_u: convention B, t = s - 1, t = 0 without guidance.
 
 Both sequences have the same tokens behind their conditions, so they share one session: they lie interleaved in one
 cache, each sees itself only, and a token costs two rows of one call.
+
+The scale may be the same all over a picture or grow from none at its start to S at its end: "constant" is that of
+LlamaGen and Janus, "linear" that of Tian et al. 2024 (2404.02905) over maps, "cosine" starts slowly and ends so.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +27,32 @@ from backend.meter import Meter
 from backend.models.session import Backbone, Cache
 
 STRONGEST = 20.0
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly a picture is guided, from its first part to its last.
+
+    Args:
+        scale: S of convention A, reached at the end; 1 is none. schedule: how it is reached, see above.
+        first: maps under guidance, for models of maps; those behind it have none. None: all.
+    """
+
+    scale: float
+    schedule: Schedule = "constant"
+    first: int | None = None
+
+    def at(self, share: float) -> float:
+        """The scale s at a share of the picture, from 0 to 1.
+
+        >>> [Guidance(3.0, "linear").at(share) for share in (0.0, 0.5, 1.0)]
+        [1.0, 2.0, 3.0]
+        """
+        if self.schedule == "constant":
+            return self.scale
+        grown = share if self.schedule == "linear" else (1 - math.cos(math.pi * share)) / 2
+        return 1 + (self.scale - 1) * grown
 
 
 def check_scale(scale: float, model_id: str, already: bool) -> None:
@@ -75,12 +106,14 @@ class Guided:
 
     Args:
         backbone: what it runs. opened_V: by token, what stands in its place in the sequence with nothing asked.
-        scale: s of convention A; 1 gives the conditional logits exactly, 0 the open ones.
+        scale: S of convention A; 1 gives the conditional logits exactly, 0 the open ones.
+        scale_T: s by the position of the row that is read, [T]; the scale itself everywhere by default.
     """
 
-    def __init__(self, backbone: Backbone, opened_V: Tensor, scale: float) -> None:
+    def __init__(self, backbone: Backbone, opened_V: Tensor, scale: float, scale_T: Tensor | None = None) -> None:
         self.backbone = backbone
         self.scale = scale
+        self.scale_T = None if scale_T is None else scale_T.to(backbone.device)
         self.vocab_size = backbone.vocab_size
         self.context = backbone.context
         self.device = backbone.device
@@ -113,4 +146,7 @@ class Guided:
             apart_N2S2.reshape(2 * rows, -1),
             last=None if last is None else 2 * last,
         )
-        return torch.lerp(raw_MV[1::2], raw_MV[::2], self.scale), hidden_MC[::2]
+        if self.scale_T is None:
+            return torch.lerp(raw_MV[1::2], raw_MV[::2], self.scale), hidden_MC[::2]
+        scale_M1 = self.scale_T[positions_N][-(len(raw_MV) // 2) :, None].to(raw_MV.dtype)
+        return torch.lerp(raw_MV[1::2], raw_MV[::2], scale_M1), hidden_MC[::2]

@@ -18,7 +18,7 @@ from torch import Tensor
 from backend.codecs.image import UNKNOWN, ImageCodec
 from backend.errors import UserError
 from backend.meter import Meter
-from backend.models.guided import STRONGEST, Guided, PairMeter, check_scale
+from backend.models.guided import STRONGEST, Guidance, Guided, PairMeter, Schedule, check_scale
 from backend.models.house.raster import Layout, Raster
 from backend.models.house.reflected import Refined, Reflected, Reflection
 from backend.models.session import Backbone, TrieSession
@@ -159,17 +159,28 @@ def given_codes(prompt: Prompt, model_id: str, grid: tuple[int, int], room: int)
     return list(canvas[:first])
 
 
-def guided(model: RasterModel, scale: float) -> RasterModel:
+def guided(model: RasterModel, scale: float, schedule: Schedule | None = None) -> RasterModel:
     """The model under classifier-free guidance, l = l_u + s (l_c - l_u); see `guided.Guided`.
 
     Args:
-        scale: s, from 0 (conditions left open) over 1 (the model itself, at twice the rows) to 20.
+        scale: S, from 0 (conditions left open) over 1 (the model itself, at twice the rows) to 20.
+        schedule: how s gets there from the first cell to the last; "constant", S all over, by default.
 
     Raises UserError for another scale, and for a model that is guided already.
     """
     check_scale(scale, model.id, isinstance(model.backbone, Guided | Reflected | Refined))
-    backbone = Guided(model.backbone, model.layout.opened(), scale)
-    return RasterModel(f"{model.id}@cfg={scale:g}", backbone, model.codec, model.num_params)
+    named = f"-{schedule}" if schedule else ""
+    backbone = Guided(model.backbone, model.layout.opened(), scale, by_position(model.layout, scale, schedule))
+    return RasterModel(f"{model.id}@cfg={scale:g}{named}", backbone, model.codec, model.num_params)
+
+
+def by_position(layout: Layout, scale: float, schedule: Schedule | None) -> Tensor | None:
+    """The scale s by the position of the row that says the next cell, [T] float64; None where it is S all over."""
+    if schedule is None or schedule == "constant":
+        return None
+    guidance, last = Guidance(scale, schedule), layout.length - 1
+    slots = (at + 1 - layout.hidden for at in range(layout.context))
+    return torch.tensor([guidance.at(min(max(slot, 0), last) / last) for slot in slots], dtype=torch.float64)
 
 
 def reflected(model: RasterModel, reflection: Reflection, model_id: str) -> RasterModel:

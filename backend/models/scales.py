@@ -2,7 +2,9 @@
 
 Guidance of scale S grows from map to map, as in Tian et al. 2024 (2404.02905): map k of K, from 0, has
 s_k = 1 + (S - 1) k / (K - 1) in l = l_u + s_k (l_c - l_u), convention A, so that the first map has none and the last
-all of it. What is asked and nothing asked are two sequences of one batch: one call, twice the rows.
+all of it; other schedules can be named. What is asked and nothing asked are two sequences of one batch: one call, twice
+the rows. Guidance may end with some map (an interval, as Kynkaanniemi et al. 2024, 2404.07724, have it in diffusion):
+those behind it, where most rows are, are one sequence.
 
 Of a given picture every map keeps the cells most of which are given: they get the code that brings the sum so far
 nearest to it, with certainty, so that strategies need not know.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +26,10 @@ from backend.codecs.pyramid import SIDE, Floats
 from backend.codecs.scales import ScaleCodec
 from backend.errors import UserError
 from backend.meter import Meter
-from backend.models.guided import check_scale
+from backend.models.guided import Guidance, Schedule, check_scale
 from backend.models.house.layers import wide
-from backend.models.house.scales import CHOICES, Map, ScaleCache, Scales, read_scales
+from backend.models.house.scales import CHOICES, Map, Scales, read_scales
+from backend.models.house.scales_packed import PackedCache, PackedScales
 from backend.protocols import FlexibleSession, Prompt, RedrawingSession, ScaleSession
 from backend.sampling import distribution
 from backend.types import Sampling
@@ -45,7 +49,7 @@ class MapSession:
         self._pyramid = model.net.pyramid
         self._plan = list(range(len(self.sizes)))  # numbers of the maps to write
         self._totals = [np.zeros((SIDE, SIDE, 3), dtype=np.float32)]  # the sum in front of every map so far
-        self._cache = ScaleCache()
+        self._cache: PackedCache | None = None
         self._read = 0  # maps whose rows are in the cache
         self._law_NV: Tensor | None = None
         conditions = prompt.extras["conditions"]
@@ -76,25 +80,27 @@ class MapSession:
 
     def _guided(self) -> Tensor:
         """Logits [N, V] of the current map, by one call."""
-        net, scale = self._model.net, self._model.scale
+        net, strength = self._model.net, self._strength()
         asked_BA = self._asked_BA
-        if scale is not None:
+        if strength is not None:
             asked_BA = torch.cat((asked_BA, torch.zeros_like(asked_BA)))
+        if self._cache is None or net.config.markov:
+            self._cache = PackedCache(net, len(asked_BA))
         first = self.at if net.config.markov else self._read
         maps = [self._map(index) for index in range(first, self.at + 1)]
-        cache = None if net.config.markov else self._cache
         rows = sum(self.sizes[i][0] * self.sizes[i][1] for i in range(first, self.at + 1))
-        rows += len(CHOICES) if cache is None or not cache.rows else 0
+        rows += 0 if self._cache.rows else len(CHOICES)
         with self._meter.call(len(asked_BA) * rows), torch.inference_mode():
-            logits_BNV = net.logits(net.features(asked_BA, maps, cache)[-1], maps[-1][0])
-        raw_BNV = logits_BNV.to(wide(logits_BNV.dtype))
+            raw_BNV = self._model.packs.drawing.logits(asked_BA, maps, self._cache)
         self._read = self.at + 1
-        return raw_BNV[0] if scale is None else torch.lerp(raw_BNV[1], raw_BNV[0], self._strength(scale))
+        return raw_BNV[0] if strength is None else torch.lerp(raw_BNV[1], raw_BNV[0], strength)
 
-    def _strength(self, scale: float) -> float:
-        """The guidance of the current map."""
-        last = len(self._plan) - 1
-        return 1 + (scale - 1) * (self.at / last if last else 1.0)
+    def _strength(self) -> float | None:
+        """The guidance of the current map; None where it has none and no sequence for it is run."""
+        guidance, last = self._model.guidance, len(self._plan) - 1
+        if guidance is None or (guidance.first is not None and self._plan[self.at] >= guidance.first):
+            return None
+        return guidance.at(self.at / last if last else 1.0)
 
     def _map(self, index: int) -> Map:
         """What the model reads of a map of the plan."""
@@ -150,28 +156,52 @@ class RedrawingMaps(MapSession):
     def redraw(self, partial_N: Sequence[int]) -> Tensor:
         """See `RedrawingSession.redraw`; float32 at least. Raises UserError if the model returns no numbers."""
         net, current = self._model.net, [self._map(self.at)]
-        told_BN = torch.tensor([list(partial_N)], device=net.device)
+        told_N = torch.tensor(list(partial_N), device=net.device)
         with self._meter.call(len(CHOICES) + len(partial_N)), torch.inference_mode():
-            features_BNC = net.redrawn(self._asked_BA, current, [told_BN])[0]
-            raw_NV = net.logits(features_BNC, current[0][0], redrawn=True)[0]
+            raw_NV = self._model.packs.redrawing.logits(self._asked_BA, current, PackedCache(net, 1), told_N)[0]
         held = self._held() or [UNKNOWN] * len(partial_N)
         return self._settled(raw_NV, [old if old != UNKNOWN else new for old, new in zip(partial_N, held, strict=True)])
+
+
+class Packs:
+    """A net as sessions run it, packed when it is first asked for; a model and its guided twins share one."""
+
+    def __init__(self, net: Scales) -> None:
+        self._net = net
+
+    @cached_property
+    def drawing(self) -> PackedScales:
+        """What draws a map first."""
+        return PackedScales(self._net)
+
+    @cached_property
+    def redrawing(self) -> PackedScales:
+        """The mask branch."""
+        return PackedScales(self._net, redraws=True)
 
 
 class ScaleModel:
     """Loaded weights of a model of maps. Shared by all sessions, never written.
 
     Args:
-        scale: of guidance, S of convention A; None runs one sequence alone.
+        guidance: None runs one sequence alone. packs: of the net, where it has them already.
     """
 
-    def __init__(self, model_id: str, net: Scales, codec: ScaleCodec, scale: float | None = None) -> None:
+    def __init__(
+        self,
+        model_id: str,
+        net: Scales,
+        codec: ScaleCodec,
+        guidance: Guidance | None = None,
+        packs: Packs | None = None,
+    ) -> None:
         assert codec.pyramid.fingerprint == net.pyramid.fingerprint, "a codec of other maps"
         self.id = model_id
         self.net = net
         self.codec = codec
         self.num_params = net.num_params
-        self.scale = scale
+        self.guidance = guidance
+        self.packs = packs or Packs(net)
         self.context = codec.length
         offered: dict[type, bool] = {
             ScaleSession: True,
@@ -187,16 +217,22 @@ class ScaleModel:
         return kinds.get(protocol, MapSession)(self, prompt, sampling, meter)
 
 
-def guided(model: ScaleModel, scale: float) -> ScaleModel:
+def guided(model: ScaleModel, scale: float, schedule: Schedule | None = None, first: int | None = None) -> ScaleModel:
     """The model under guidance that grows from map to map, up to this scale; see above.
 
     Args:
         scale: S, from 0 (conditions left open in the last map) over 1 (the model itself, at twice the rows) to 20.
+        schedule: how it grows; "linear" by default. first: maps that have any, the others are one sequence.
 
-    Raises UserError for another scale, and for a model that is guided already.
+    Raises UserError for another scale, for more maps than there are, and for a model that is guided already.
     """
-    check_scale(scale, model.id, model.scale is not None)
-    return ScaleModel(f"{model.id}@cfg={scale:g}", model.net, model.codec, scale)
+    check_scale(scale, model.id, model.guidance is not None)
+    offered = len(model.net.pyramid.sizes)
+    if first is not None and not 1 <= first <= offered:
+        raise UserError(f"{model.id} has {offered} maps, but the first {first} are to be guided; name 1 to {offered}.")
+    named = "".join((f"-{schedule}" if schedule else "", f"-first{first}" if first is not None else ""))
+    guidance = Guidance(scale, schedule or "linear", first)
+    return ScaleModel(f"{model.id}@cfg={scale:g}{named}", model.net, model.codec, guidance, model.packs)
 
 
 def load_scales(model_id: str, path: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> ScaleModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +32,11 @@ PROTOCOLS = (*GUIDED, "distilled")  # all kinds, in the order of the menu
 EMPTY = "null"  # what a brush without a picture holds
 RACE, SEEDS = "One picture a lane", "Four seeds of lane {}"
 MODES = (RACE, *(SEEDS.format(lane) for lane in range(1, 5)))
-CHOICES = {"mode": MODES, "precision": PRECISIONS}
+OWN = "each painter's own"
+SCHEDULES = (OWN, "constant", "linear", "cosine")
+CHOICES = {"mode": MODES, "schedule": SCHEDULES, "precision": PRECISIONS}
+GROWING = ("causal", "scale")  # kinds whose guidance can grow over a picture
+SCALE = re.compile(r"@cfg=([0-9.]+)(?:-(constant|linear|cosine))?$", re.ASCII)
 NUMBERS: Mapping[str, tuple[float, float, float, float]] = {  # name: low, high, default, step
     "guidance": (0.0, 10.0, 2.0, 0.25),
     "temperature": (0.0, 2.0, 1.0, 0.05),
@@ -118,13 +123,15 @@ def prompt_of(form: Mapping[str, Any]) -> Any:
 
 def request_of(lane: Mapping[str, Any], prompt: Any, form: Mapping[str, Any], catalog: Catalog, seed: int) -> Request:
     """A lane's request: the painter of its kind, guided, and cells enough for the asked share of the picture."""
+    scale, schedule = form["guidance"], schedule_of(lane["strategy"], form)
     models = {
-        role: guided(model, form["guidance"]) if _paints(lane["strategy"], role) else model
+        role: guided(model, scale, schedule) if _paints(lane["strategy"], role) else model
         for role, model in lane["models"].items()
     }
     target = target_for(lane["strategy"], form, catalog)
     if target:
-        models = {"target": guided(target, form["guidance"]), **models}
+        strong = guided(target, scale, schedule) if _paints(lane["strategy"], "target") else target
+        models = {"target": strong, **models}
     request = Request(lane["strategy"], prompt, models, lane["knobs"], sampling_of(form), 1, seed)
     return replace(request, budget=max(1, math.ceil(cells_of(request) * form["share"] / 100)))
 
@@ -142,9 +149,14 @@ def paints(strategy_id: str, model: str, prompt: Any) -> bool:
 
 
 def _paints(strategy_id: str, role: str) -> bool:
-    """Whether a role is played by a painter, which can be guided, and not by a judge, say."""
+    """Whether a role's painter is to be guided: one that can be, and no draft, of which more is kept without."""
     found = strategies().get(strategy_id)
-    return found is not None and role in found.roles and PROTOCOL_NAMES[base(found.roles[role])] in GUIDED
+    return (
+        found is not None
+        and role != "draft"
+        and role in found.roles
+        and PROTOCOL_NAMES[base(found.roles[role])] in GUIDED
+    )
 
 
 def target_for(strategy_id: str, form: Mapping[str, Any], catalog: Catalog) -> str:
@@ -172,9 +184,18 @@ def _has(catalog: Catalog, role: str, target: str) -> bool:
         return False
 
 
-def guided(model: str, scale: float) -> str:
+def guided(model: str, scale: float, schedule: str = "") -> str:
     """The model under guidance of this scale; one that names its own keeps it."""
-    return model if not model or scale == 1 or "@cfg=" in model or "@refine=" in model else f"{model}@cfg={scale:g}"
+    if not model or scale == 1 or "@cfg=" in model or "@refine=" in model:
+        return model
+    return f"{model}@cfg={scale:g}" + (f"-{schedule}" if schedule else "")
+
+
+def schedule_of(strategy_id: str, form: Mapping[str, Any]) -> str:
+    """The schedule of guidance that a form asks of a strategy's painter; empty for the painter's own."""
+    found, schedule = strategies().get(strategy_id), form.get("schedule", OWN)
+    kind = PROTOCOL_NAMES[found.base] if found is not None else ""
+    return "" if schedule == OWN or kind not in GROWING else str(schedule)
 
 
 def painters(catalog: Catalog, protocol: str) -> list[Entry]:
@@ -186,14 +207,15 @@ def form_of(traces: Sequence[Trace]) -> dict[str, Any]:
     """The form that would paint these pictures again."""
     first = traces[0].request
     raw = first.prompt if isinstance(first.prompt, Mapping) else {"prompt": first.prompt}
-    scale = first.models.get("target", "").partition("@cfg=")[2]
-    form: dict[str, Any] = {"prompt": str(raw.get("prompt", "")), "guidance": float(scale or 1), "seed": first.seed}
+    told = SCALE.search(first.models.get("target", ""))
+    form: dict[str, Any] = {"prompt": str(raw.get("prompt", "")), "seed": first.seed}
+    form |= {"guidance": float(told[1]) if told else 1.0, "schedule": (told and told[2]) or OWN}
     form |= {name: getattr(first.sampling, name) for name in ("temperature", "top_k", "top_p")}
     form |= {"share": 100, "mode": RACE, "brush": brush_of(raw), "lanes": lanes_of(traces)}
     for trace in traces:
         found = strategies().get(trace.request.strategy)
         if found is not None:
-            target = trace.request.models.get("target", "").partition("@cfg=")[0]
+            target = SCALE.sub("", trace.request.models.get("target", ""))
             form.setdefault(f"model_{found.describe()['protocol']}", target)
     if len({trace.request.seed for trace in traces}) > 1:
         form |= {"mode": SEEDS.format(1 if first.strategy == BASELINE else 2)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,30 @@ def test_guided_logits_in_closed_form(target: RasterModel, scale: float) -> None
     close(cold, kept_NV / kept_NV.sum(-1, keepdim=True))
 
 
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_guidance_can_grow_from_the_first_cell_to_the_last(target: RasterModel, schedule: Any) -> None:
+    """Given 252 cells, a tree of guesses: each row has the scale of the cell that it says, siblings the same."""
+    given = [i * 7 % 128 for i in range(252)]
+    net, model = painter_net().double(), guided(target, 3.0, schedule)
+    one = session(model)
+    one.score()
+    one.commit(given)
+    got = one.score([9, 80, 11, 12], [-1, -1, 0, 2]).raw_NV
+    scales = []
+    for slot in (252, 253, 253, 254, 255):
+        share = slot / 255
+        grown = {"constant": 1.0, "linear": share, "cosine": math.sin(math.pi * share / 2) ** 2}[schedule]
+        scales.append(1 + 2.0 * grown)
+    paths = [[], [9], [80], [9, 11], [9, 11, 12]]
+    for row, (path, scale) in enumerate(zip(paths, scales, strict=True)):
+        canvas = torch.tensor([[*given, *path, *[0] * (256 - 252 - len(path))]])
+        l_c, l_u = (logits_of(net, LAYOUT, asked(raw), canvas)[0, 252 + len(path)] for raw in (PROMPT, OPEN))
+        close(got[row], l_u + scale * (l_c - l_u))
+    first = session(guided(target, 3.0, schedule)).score().raw_NV
+    close(first, session(guided(target, 3.0 if schedule == "constant" else 1.0)).score().raw_NV)
+    assert model.id == f"{target.id}@cfg=3-{schedule}"
+
+
 def test_a_guided_call_is_one_call_of_two_sequences(target: RasterModel) -> None:
     meter, calls = Meter(), []
     model = guided(target, 2.0)
@@ -291,14 +316,15 @@ def test_a_guided_call_is_one_call_of_two_sequences(target: RasterModel) -> None
 def test_strategies_paint_what_plain_guided_decoding_paints(target: RasterModel, draft: RasterModel) -> None:
     """With a guided draft and with one that is not; what is painted is not what the model paints alone."""
     strong, helper = guided(target, 3.0), guided(draft, 2.0)
-    base = paint("autoregressive", [strong])
+    cells = 64
+    base = paint("autoregressive", [strong], budget=cells)
     assert base.request.models["target"] == "toy/painter@cfg=3"
-    assert base.replay() != paint("autoregressive", [target]).replay()
+    assert base.replay() != paint("autoregressive", [target], budget=cells).replay()
     assert [step.rows["target"] for step in base.steps[:3]] == [26, 2, 2]
     for strategy, other in (("speculative", helper), ("recursive_branching", draft), ("lookahead", helper)):
-        trace = paint(strategy, [strong, other])
+        trace = paint(strategy, [strong, other], budget=cells)
         assert trace.replay() == base.replay()
-        assert trace.summary().num_target_calls < CELLS
+        assert trace.summary().num_target_calls < cells
 
 
 def test_bad_guidance_is_one_sentence(target: RasterModel) -> None:
@@ -334,9 +360,25 @@ def test_the_catalog_loads_portraits_twins_and_guided_ones(shelf: Catalog) -> No
     assert (entry.modality, entry.protocol, entry.num_params, entry.available) == ("image", "causal", 5, True)
 
 
+def test_schedules_of_guidance_are_named_with_the_model(shelf: Catalog) -> None:
+    model = shelf.get("house/portraits@cfg=3-cosine")
+    assert isinstance(model, RasterModel)
+    assert isinstance(model.backbone, Guided)
+    assert model.id == "house/portraits@cfg=3-cosine"
+    assert model.backbone.scale_T is not None
+    hidden = model.layout.hidden
+    assert model.backbone.scale_T[[hidden - 1, -2, -1]].tolist() == [1.0, 3.0, 3.0]
+    assert shelf.default("twin", "house/portraits@cfg=3-cosine") == "house/portraits@skip@cfg=3-cosine"
+    for wrong in ("@cfg=3-sine", "@cfg=3-first", "@cfg="):
+        with pytest.raises(UserError, match="names no scale of guidance; write, for example, house/portraits@cfg=3"):
+            shelf.get(f"house/portraits{wrong}")
+    with pytest.raises(UserError, match="house/portraits does not paint maps, so that no first 6 can be guided"):
+        shelf.get("house/portraits@cfg=3-linear-first6")
+
+
 def test_roles_beside_portraits_follow_their_guidance(shelf: Catalog) -> None:
     assert shelf.default("draft", "house/portraits") == "house/portraits-draft"
-    assert shelf.default("draft", "house/portraits@cfg=3") == "house/portraits-draft@cfg=3"
+    assert shelf.default("draft", "house/portraits@cfg=3") == "house/portraits-draft"
     assert shelf.default("twin", "house/portraits@cfg=2.5") == "house/portraits@skip@cfg=2.5"
     with pytest.raises(UserError, match="no judge model for house/portraits"):
         shelf.default("judge", "house/portraits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,10 +19,10 @@ from tests.toys_raster import CELLS, CODEC, Painters, painter
 PROMPTS = ("brown skin, short blue hair", "no hat, a red shirt", "bald, no beard, frowning, mint background")
 
 
-@pytest.mark.parametrize("scale", [None, 2.5])
-def test_paints_what_the_strategy_paints(scale: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("scale", "schedule"), [(None, None), (2.5, None), (2.5, "cosine")])
+def test_paints_what_the_strategy_paints(scale: float | None, schedule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raster_fleet, "AT_ONCE", 2)
-    model = painter() if scale is None else guided(painter(), scale)
+    model = painter() if scale is None else guided(painter(), scale, schedule)
     catalog = Painters(model)
     sampling = Sampling(temperature=0.8, top_k=60)
     model.context, cells = 24, 24  # of the pictures painted one by one

@@ -18,6 +18,7 @@ from backend.codecs.scales import ScaleCodec
 from backend.entries import SCALES, builds
 from backend.errors import UserError
 from backend.meter import Meter
+from backend.models.guided import Guidance
 from backend.models.house.scales import (
     CHOICES,
     ScaleCache,
@@ -193,6 +194,40 @@ def test_guidance_grows_from_map_to_map(options: dict[str, Any]) -> None:
     assert (meter.calls, meter.rows) == (K, 2 * (hidden + sum(CELLS)))
     assert strong.id == "toy/scales@cfg=3"
     assert strong.speaks == model.speaks
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+def test_maps_behind_the_guided_ones_are_one_sequence(options: dict[str, Any]) -> None:
+    """Guided maps have the law that they have without an end, the others the model's own, at half the rows."""
+    model, first = scales_model(**options), 4
+    whole, part, plain = guided(model, 3.0, "cosine"), guided(model, 3.0, "cosine", first), model
+    canvas, meter = canvases(model.net.config.kind, 1), Meter()
+    sessions = [opened(whole), opened(plain), opened(part, meter=meter)]
+    for at, tokens in enumerate(maps_of(model, canvas[0])):
+        all_over, none, got = (session.score() for session in sessions)
+        torch.testing.assert_close(got, all_over if at < first else none, atol=1e-9, rtol=0)
+        for session in sessions:
+            session.commit(tokens)
+    hidden = [HIDDEN * (1 if at == 0 or model.net.config.markov else 0) for at in range(K)]
+    rows = [(2 if at < first else 1) * (hidden[at] + CELLS[at]) for at in range(K)]
+    assert (meter.calls, meter.rows) == (K, sum(rows))
+    assert part.id == "toy/scales@cfg=3-cosine-first4"
+
+
+def test_a_refiner_behind_the_guided_maps_reads_one_sequence() -> None:
+    model, canvas, meter = guided(scales_model(), 3.0, None, 4), canvases(number=1), Meter()
+    late, plain = opened(model, meter=meter), opened(scales_model())
+    for tokens in maps_of(model, canvas[0])[:5]:
+        late.commit(tokens)
+        plain.commit(tokens)
+    torch.testing.assert_close(late.score(), plain.score(), atol=1e-9, rtol=0)
+    assert meter.rows == HIDDEN + sum(CELLS[:6])
+
+
+def test_no_more_maps_can_be_guided_than_there_are() -> None:
+    for first in (0, K + 1):
+        with pytest.raises(UserError, match=f"has {K} maps, but the first {first} are to be guided"):
+            guided(scales_model(), 3, None, first)
 
 
 def test_guidance_of_one_is_the_model_itself() -> None:
@@ -378,7 +413,7 @@ def test_the_catalog_knows_the_family(tmp_path: Path, monkeypatch: pytest.Monkey
     save_scales(tmp_path / "house" / "portraits-scales.safetensors", scales_net(dtype=torch.float32))
     model = catalog.get("house/portraits-scales@cfg=2")
     assert isinstance(model, ScaleModel)
-    assert (model.scale, model.context) == (2.0, 422)
+    assert (model.guidance, model.context) == (Guidance(2.0, "linear"), 422)
     with pytest.raises(UserError, match="cannot run only some of its layers"):
         catalog.get("house/portraits-scales@skip")
 

@@ -157,7 +157,26 @@ def test_models_of_a_lane_are_guided_too_and_a_chosen_painter_counts() -> None:
     chosen = form(lanes=lanes, model_causal="house/portraits-draft")
     base, lane = painting.requests_of(chosen, CATALOG)  # type: ignore[arg-type]
     assert base.models == {"target": "house/portraits-draft@cfg=2"}
-    assert lane.models["draft"] == "house/portraits-draft@cfg=2"
+    assert lane.models["draft"] == "house/portraits-draft", "more of its guesses are kept without guidance"
+
+
+def test_a_student_is_asked_as_it_is() -> None:
+    """It paints in one call what guidance made of its teacher, and knows none itself."""
+    student = "house/portraits-student"
+    lanes = [{"strategy": "one_step", "models": {}, "knobs": {}}, None, None]
+    asked = painting.requests_of(form(lanes=lanes, model_distilled=student), CATALOG)  # type: ignore[arg-type]
+    assert asked[1].models == {"target": student}
+
+
+def test_a_schedule_of_guidance_is_for_painters_whose_guidance_can_grow() -> None:
+    requests = painting.requests_of(form(schedule="cosine"), CATALOG)  # type: ignore[arg-type]
+    wanted = [f"{RASTER}@cfg=2-cosine", f"{MURAL}@cfg=2", f"{MAPS}@cfg=2-cosine"]
+    assert [r.models["target"] for r in requests] == wanted
+    again = painting.form_of([Trace(request) for request in requests])
+    assert (again["guidance"], again["schedule"], again["model_causal"]) == (2.0, "cosine", RASTER)
+    assert painting.requests_of({**form(), **again, "lanes": form()["lanes"]}, CATALOG) == requests  # type: ignore
+    plain = painting.form_of([Trace(r) for r in painting.requests_of(form(), CATALOG)])  # type: ignore[arg-type]
+    assert plain["schedule"] == "each painter's own"
 
 
 def test_four_seeds_of_one_strategy() -> None:

@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backend.codecs.image import ImageCodec
-from backend.codecs.portraits import VOCABULARY
 from backend.models.house.cache import KVCache
 from backend.models.house.llama import Llama, LlamaConfig
 
@@ -42,8 +41,8 @@ class Layout:
 
     @classmethod
     def of(cls, codec: ImageCodec) -> Layout:
-        """Of the canvases of a codec, described by the attributes of portraits."""
-        return cls(codec.size, tuple(len(values) + 1 for values in VOCABULARY.values()), codec.grid)
+        """Of the canvases of a codec, described by the attributes of its style."""
+        return cls(codec.size, codec.style.choices, codec.grid)
 
     @property
     def hidden(self) -> int:

@@ -73,7 +73,8 @@ def _paint(
             continue
         raw_BV = raw_MV[: len(conditions), : layout.num_codes]
         if guided is not None:
-            raw_BV = torch.lerp(raw_MV[len(conditions) :, : layout.num_codes], raw_BV, guided.scale)
+            scale = guided.scale if guided.scale_T is None else float(guided.scale_T[at])
+            raw_BV = torch.lerp(raw_MV[len(conditions) :, : layout.num_codes], raw_BV, scale)
         p_BV = distribution(raw_BV, sampling, canvases if sampling.repetition_penalty != 1.0 else [])
         slot = at + 1 - layout.hidden
         drawn = [chance.pick(p_V, slot) for chance, p_V in zip(chances, p_BV, strict=True)]

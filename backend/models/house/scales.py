@@ -197,7 +197,7 @@ class Scales(nn.Module):
     def redrawn(self, conditions_BA: Tensor, maps: Sequence[Map], told: Sequence[Tensor]) -> list[Tensor]:
         """The same by the mask branch. told: by map its tokens [B, N], -1 where they are masked."""
         entered = [
-            self._entry(at, total, len(conditions_BA)) + self._told(at, total, tokens_BN)
+            self._entry(at, total, len(conditions_BA)) + self.retold(at, total, tokens_BN)
             for (at, total), tokens_BN in zip(maps, told, strict=True)
         ]
         shared = list(self.blocks)[: self.config.num_layers - self.config.redraws]
@@ -245,13 +245,16 @@ class Scales(nn.Module):
         rows: Tensor = self.embed_conditions(conditions_BA + torch.tensor(self.starts, device=conditions_BA.device))
         return rows
 
+    def place(self, at: int) -> Tensor:
+        """What the rows [N, C] of a map read of their row, their column and their map."""
+        down = self.tables.down(at).to(self.embed_start.dtype)
+        place_NC = ((down @ self.embed_row.weight)[:, None] + (down @ self.embed_column.weight)[None]).flatten(0, 1)
+        return place_NC if self.embed_map is None else place_NC + self.embed_map.weight[at]
+
     def _entry(self, at: int, total: Tensor | None, batch: int) -> Tensor:
         """What the rows [B, N, C] of a map read."""
         height, width = self.pyramid.sizes[at]
-        down = self.tables.down(at).to(self.embed_start.dtype)
-        place_NC = ((down @ self.embed_row.weight)[:, None] + (down @ self.embed_column.weight)[None]).flatten(0, 1)
-        if self.embed_map is not None:
-            place_NC = place_NC + self.embed_map.weight[at]
+        place_NC = self.place(at)
         if total is None:
             return (place_NC + self.embed_start).expand(batch, -1, -1)
         small_B3HW = self.tables.shrunk(total, at)
@@ -261,7 +264,7 @@ class Scales(nn.Module):
         rows: Tensor = place_NC + patch_BNC + self.embed_colour(nearest_BN)
         return rows.expand(batch, height * width, -1)
 
-    def _told(self, at: int, total: Tensor | None, tokens_BN: Tensor) -> Tensor:
+    def retold(self, at: int, total: Tensor | None, tokens_BN: Tensor) -> Tensor:
         """What the mask branch reads of the tokens of a map: the colours that they lead to, or the mask."""
         code_BND = self.tables.codes_KVD[at][tokens_BN.clamp_min(0)]
         if total is not None and not self.pyramid.replaces(at):
