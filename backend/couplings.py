@@ -37,6 +37,12 @@ def pick_siblings(q_V: Tensor, count: int, chance: Chance) -> list[int]:
     return x
 
 
+def surest(q_V: Tensor, count: int) -> list[int]:
+    """Up to `count` most probable tokens of q, the most probable first; none that q has no chance for."""
+    found = q_V.sort(descending=True, stable=True)
+    return [int(i) for i, q in zip(found.indices[:count].tolist(), found.values[:count].tolist(), strict=True) if q > 0]
+
+
 def accept_siblings(p_V: Tensor, q_V: Tensor, x: Sequence[int], chance: Chance) -> tuple[int, Tensor]:
     """Recursive rejection of siblings x_1, x_2, ... drawn from q without replacement: which one stays.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from backend.chance import Chance
-from backend.couplings import accept_siblings, pick_siblings, without
+from backend.couplings import accept_siblings, pick_siblings, surest, without
 from backend.protocols import CausalSession, HeadsSession, Scores
 from backend.sampling import drawn, shorten
 from backend.types import Fate, Mark
@@ -176,11 +176,12 @@ def grow_tree(
 
 
 def draft_siblings(
-    draft: CausalSession, branch: int, depth: int, chance: Chance
+    draft: CausalSession, branch: int, depth: int, chance: Chance | None
 ) -> tuple[list[int], list[int], list[Tensor]]:
     """A draft tree with `branch` different tokens for the next slot and half as many siblings at each slot behind it.
 
-    One call of the drafter a level. Siblings are drawn without replacement; there is always one at least.
+    One call of the drafter a level. Siblings are drawn without replacement, or, with no chance, they are the most
+    probable ones; there is always one at least.
 
     Returns:
         x, parents, q: the tree as `CausalSession.score` takes it, and the drafter's laws, row 0 after the text and row
@@ -194,7 +195,8 @@ def draft_siblings(
         q = list(draft.score(x, parents).p_NV)
         start = len(x)
         for node in level:
-            siblings = pick_siblings(q[node + 1], max(1, branch >> ahead), chance)
+            wanted = max(1, branch >> ahead)
+            siblings = pick_siblings(q[node + 1], wanted, chance) if chance else surest(q[node + 1], wanted)
             x += siblings
             parents += [node] * len(siblings)
         level = range(start, len(x))
