@@ -81,7 +81,7 @@ def mount(lab: Lab) -> None:
         race = lab.race([request], "auto", f"api-{id(request)}")
         for _ in race.start().watch():
             pass
-        result = _results(race, lab)[0]
+        result = _results(race)[0]
         if result["state"] == "error":
             raise gr.Error(result["message"], print_exception=False)
         return {**result, "environment": lab.catalog().environment()}
@@ -111,7 +111,7 @@ def mount(lab: Lab) -> None:
         running = lab.race(requests, "auto", f"api-{id(requests)}")
         for _ in running.start().watch():
             state = "done" if running.over else "running"
-            yield {"state": state, "lanes": _results(running, lab)}
+            yield {"state": state, "lanes": _results(running)}
 
     for endpoint in (list_strategies, list_models, health):
         gr.api(endpoint, api_name=endpoint.__name__, queue=False)
@@ -148,7 +148,7 @@ def _request(
     return Request(strategy, raw, {**target, **(models or {})}, knobs or {}, sampling, tokens, seed)
 
 
-def _results(race: Race, lab: Lab) -> list[dict[str, Any]]:
+def _results(race: Race) -> list[dict[str, Any]]:
     """Each lane as plain data."""
     return [
         {

@@ -13,6 +13,7 @@ import gradio as gr
 from backend.catalog import ASSETS
 from backend.errors import UserError
 from demos.parts import knobs, measured
+from demos.parts.buttons import refused, streamed
 from demos.parts.examples import EXAMPLES
 from demos.parts.form import BASELINE, LABELS, NUMBERS, PRECISIONS, make_requests
 from demos.parts.lab import DEVICE, WAITING_ROOM, Lab
@@ -100,10 +101,6 @@ def run(lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[tuple[Any, ..
         parade = Parade(lab, make_requests(settings), form["precision"], owner)
         lab.catalog(form["precision"])
     except UserError as error:
-        raise gr.Error(str(error), duration=12, print_exception=False, title="This cannot run yet") from error
-    rows, first = Rows(parade.id), True
-    for _ in parade.watch():
-        head = (gr.Button(interactive=False), gr.Button(interactive=True)) if first else (gr.skip(), gr.skip())
-        done = (gr.Button(interactive=True), gr.Button(interactive=False))
-        yield rows.take(parade), *(done if parade.over else head)
-        first = False
+        raise refused(error) from error
+    rows = Rows(parade.id)
+    yield from streamed((rows.take(parade) for _ in parade.watch()), lambda: parade.over)

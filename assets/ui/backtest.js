@@ -3,7 +3,7 @@
   "use strict";
   const lab = window.DecodingLab;
   if (!lab || lab.mountBacktest) return;
-  const { h, set, visible, Panels, plainLabel } = lab;
+  const { h, set, visible, ValuePanels, plainLabel } = lab;
 
   const known = (x) => x !== null && x !== undefined && Number.isFinite(x);
   const short = (x) => (known(x) ? (Math.abs(x) >= 1000 ? x.toFixed(0) : x.toPrecision(3)) : "–");
@@ -24,7 +24,7 @@
   };
   const NAMES = { wql: "WQL", mase: "MASE", sql: "SQL", coverage80: "truths in the 80 % band", width: "width of the 80 % band, in seasonal errors" };
 
-  class Backtest extends Panels {
+  class Backtest extends ValuePanels {
     constructor(element, props) {
       super(element, PANELS, props.plotly, "Rolling backtest");
       this.bar = h("div", { class: "dl-progress dl-gal-progress", hidden: true }, h("i", {}));
@@ -32,9 +32,9 @@
       this.tag = h("div", { class: "dl-origin" });
       this.notice = h("div", { class: "dl-notice" }, this.tag, this.bar, this.line);
       this.table = h("table", {});
-      this.frame = h("div", { class: "dl-numbers dl-back-table" }, h("div", { class: "dl-scroll" }, this.table));
+      this.frame = h("div", { class: "dl-numbers dl-back-table" }, lab.scroller("Scores of all origins together", this.table));
       this.every = h("table", {});
-      this.details = h("details", { class: "dl-numbers", ontoggle: () => this.drawEvery() }, h("summary", {}, "Every origin as a table"), h("div", { class: "dl-scroll" }, this.every));
+      this.details = h("details", { class: "dl-numbers", ontoggle: () => this.drawEvery() }, h("summary", {}, "Every origin as a table"), lab.scroller("Scores by origin", this.every));
       this.grid.classList.add("is-two");
       this.root.append(this.notice, this.frame, this.grid, this.details);
       for (const part of [this.notice, this.frame, this.grid, this.details]) part.hidden = true;

@@ -51,7 +51,7 @@
       this.measure(wide, range);
       this.box.replaceChildren(this.chart());
       const done = k ? lane.steps[k - 1].units : 0;
-      this.box.setAttribute("aria-label", `Fan of lane ${this.index + 1}, ${lane.meta.name}: ${done} of ${fan.horizon} steps forecast after ${k} calls. Arrow keys move along the steps.`);
+      this.box.setAttribute("aria-label", `Fan of lane ${this.index + 1}, ${lane.meta.name}: ${done} of ${fan.horizon} steps forecast after ${k} ${k === 1 ? "call" : "calls"}. Arrow keys move along the steps.`);
       this.strips();
     }
 

@@ -6,7 +6,6 @@
   const { h, set, Card } = lab;
 
   const EVERY = 180; /* ms between two drawings while a race runs */
-  const MARKERS = ["○", "■", "▲", "◆"];
   const GAP = ["single", "rule", "optimum"];
 
   /* What the steps of a lane hold, found once a step. */
@@ -129,7 +128,7 @@
       if (this.lanesKey !== lanes) {
         this.lanesKey = lanes;
         this.lanes.replaceChildren(...this.race.lanes.map((lane, i) => h("button", { type: "button", "data-lane": String(i), disabled: !lane.steps.length, title: lane.meta.name,
-          onclick: () => { this.chosen = i; this.later(); } }, h("span", { class: "dl-marker", style: `--lane:var(--dl-lane-${(i % 4) + 1})`, "aria-hidden": "true" }, MARKERS[i % 4]), h("span", { class: "dl-in-name" }, lane.meta.name))));
+          onclick: () => { this.chosen = i; this.later(); } }, h("span", { class: "dl-marker", style: `--lane:var(--dl-lane-${(i % 4) + 1})`, "aria-hidden": "true" }, lab.SIGNS[i % 4]), h("span", { class: "dl-in-name" }, lane.meta.name))));
       }
       for (const b of this.lanes.children) b.setAttribute("aria-pressed", String(Number(b.dataset.lane) === this.index));
       const menu = fitting.map((name) => `${name}${VIEWS[name].title(contents)}`).join("|");

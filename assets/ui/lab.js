@@ -240,5 +240,10 @@
   }
   document.addEventListener("keydown", onKey);
 
-  window.DecodingLab = { race, h, visible, number, times, percent, chance, press, toast, copyLink, help };
+  /* A wide table in a frame of its own, which the keyboard can reach and scroll. */
+  const scroller = (label, table) => h("div", { class: "dl-scroll", tabindex: "0", role: "region", "aria-label": label }, table);
+
+  const SIGNS = ["○", "■", "▲", "◆"]; /* of the lanes, beside their colours */
+
+  window.DecodingLab = { race, h, visible, number, times, percent, chance, press, toast, copyLink, help, scroller, SIGNS };
 })();

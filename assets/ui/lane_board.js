@@ -6,7 +6,6 @@
   const { h, set, visible, number, times, percent, chance, FATES, Card } = lab;
 
   const STATES = { queued: "queued", loading: "loading", running: "running", stopped: "stopped", done: "done", error: "error" };
-  const MARKERS = ["○", "■", "▲", "◆"];
   const PRESS = { origin: "what happened", step: "when it was written", confidence: "the target's probability at temperature 1" };
   /* By what races write, one of it: its short name, all of it together, what lanes do, what they are asked. */
   const KINDS = {
@@ -175,7 +174,7 @@
       c.why = h("p", { class: "dl-why", hidden: true });
       c.chips.append(c.guarantee, c.exact, c.right, c.worth);
       c.root = h("article", { class: "dl-lane", "data-lane": String(i + 1) },
-        h("header", {}, h("div", { class: "dl-place" }, h("span", { class: "dl-marker", "aria-hidden": "true" }, MARKERS[i % 4]), `Lane ${i + 1}`, c.state),
+        h("header", {}, h("div", { class: "dl-place" }, h("span", { class: "dl-marker", "aria-hidden": "true" }, lab.SIGNS[i % 4]), `Lane ${i + 1}`, c.state),
           c.name, c.progress, c.chips, h("div", { class: "dl-stats" }, ...c.stats.map((s) => s.node)), c.speedLine),
         h("div", { class: "dl-main" }, c.message, c.body.node), c.body.ghost, c.why);
       return c;

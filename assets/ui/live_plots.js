@@ -3,9 +3,9 @@
   "use strict";
   const lab = window.DecodingLab;
   if (!lab || lab.mountPlots) return;
-  const { h, number, times, percent, plotly, plotTheme, plotLayout, PLOT_CONFIG, MARKERS, DASHES } = lab;
+  const { h, number, times, percent, plainLabel, MARKERS } = lab;
 
-  const POINTS = 500, EVERY = 160;
+  const POINTS = 500;
   const ROLL = 12; /* steps in a rolling rate */
   const PANELS = {
     progress: { title: "Progress", views: { seconds: "time", calls: "calls", modelled: "modelled" } },
@@ -20,91 +20,35 @@
     return list.filter((_, i) => i % every === 0 || i === list.length - 1);
   }
 
-  class Plots {
+  class Plots extends lab.Panels {
     constructor(element, id, url) {
+      super(element, PANELS, url, "Plots");
       this.race = lab.race(id);
-      this.url = url;
-      this.view = { progress: "seconds", acceptance: id === "forecast" ? "position" : "histogram", cost: "time" };
-      this.panels = {};
-      this.rev = 0;
-      this.build(element);
-      this.race.watch(() => this.later());
-      new MutationObserver(() => { this.style = null; this.later(); }).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-      new IntersectionObserver((entries) => {
-        this.seen = entries.some((e) => e.isIntersecting);
-        if (this.seen) { this.load(); this.later(); }
-      }, { rootMargin: "120px" }).observe(element);
-      new ResizeObserver(() => this.later()).observe(element);
-    }
-
-    build(element) {
-      const grid = h("div", { class: "dl-plots" });
-      for (const [name, { title, views }] of Object.entries(PANELS)) {
-        const buttons = Object.entries(views).map(([view, label]) => h("button", { type: "button", "data-view": view,
-          "aria-pressed": String(view === this.view[name]), onclick: () => this.choose(name, view) }, label));
-        const plot = h("div", { class: "dl-plot", role: "img", "aria-label": `${title}; the table below has the numbers` });
-        this.panels[name] = { plot, buttons };
-        grid.append(h("section", { class: "dl-panel" }, h("header", {}, h("h3", {}, title),
-          h("div", { class: "dl-segment", role: "group", "aria-label": `${title} shown as` }, ...buttons)), plot));
-      }
       this.table = h("table", {});
       this.details = h("details", { class: "dl-numbers", ontoggle: () => this.later() },
-        h("summary", {}, "These plots as a table"), h("div", { class: "dl-scroll" }, this.table));
-      this.root = h("section", { class: "dl-plots-root", "aria-label": "Plots" }, grid, this.details);
-      element.replaceChildren(this.root);
+        h("summary", {}, "These plots as a table"), lab.scroller("Plots of the race as a table", this.table));
+      this.root.append(this.details);
+      if (id === "forecast") this.choose("acceptance", "position");
+      this.race.watch(() => this.later());
     }
 
-    choose(name, view) {
-      this.view[name] = view;
-      for (const b of this.panels[name].buttons) b.setAttribute("aria-pressed", String(b.dataset.view === view));
-      this.later();
-    }
-
-    load() {
-      if (this.lib || this.asked || !this.race.value) return;
-      this.asked = true;
-      const idle = window.requestIdleCallback || ((f) => setTimeout(f, 50));
-      idle(() => plotly(this.url).then((lib) => { this.lib = lib; this.later(); }).catch((error) => {
-        this.asked = false;
-        for (const { plot } of Object.values(this.panels)) plot.textContent = `${error.message}; the table below has the numbers.`;
-      }), { timeout: 800 });
-    }
-
-    later() {
-      if (this.timer) return;
-      const wait = Math.max(0, EVERY - (performance.now() - (this.last || 0)));
-      this.timer = setTimeout(() => requestAnimationFrame(() => { this.timer = 0; this.last = performance.now(); this.draw(); }), wait);
-    }
+    get run() { return this.race.value ? this.race.value.run_id : null; }
 
     draw() {
-      const { race } = this;
-      if (!race.value) return;
-      if (this.details.open) this.drawTable();
-      if (!this.lib || !this.seen) return;
-      this.style ??= this.theme();
-      this.rev += 1;
-      for (const name of Object.keys(PANELS)) {
-        const { data, layout } = this[name](this.view[name]);
-        const full = this.layout(layout, `${name}-${this.view[name]}-${race.value.run_id}`);
-        this.lib.react(this.panels[name].plot, data, full, PLOT_CONFIG);
-      }
+      if (this.run !== null && this.details.open) this.drawTable();
+      super.draw();
     }
-
-    theme() { return plotTheme(this.root); }
-    layout(extra, uirevision) { return plotLayout(this.style, extra, uirevision, this.rev); }
 
     get unit() { return this.race.value?.unit || "token"; }
     lanes() { return this.race.lanes.map((lane, i) => ({ lane, i, k: this.race.at(lane), name: lane.meta.name })); }
-    color(i) { return this.style.lanes[i % 4]; }
-    line(i) { return { color: this.color(i), width: 2, dash: DASHES[i % 4] }; }
 
     progress(view) {
       const x = { seconds: (s) => s.clock, calls: (s) => s.calls, modelled: (s) => s.calls + this.race.ratio * s.draftCalls }[view];
       const data = this.lanes().map(({ lane, i, k, name }) => {
         const steps = thin(lane.steps.slice(0, k)), last = steps.length - 1;
-        return { name, mode: "lines+markers", x: [0, ...steps.map(x)], y: [0, ...steps.map((s) => s.units)], line: this.line(i),
+        return { name, mode: "lines+markers", x: [0, ...steps.map(x)], y: [0, ...steps.map((s) => s.units)], line: this.stroke(i),
           marker: { symbol: MARKERS[i % 4], color: this.color(i), size: [...steps.map(() => 0), last >= 0 ? 9 : 0] },
-          hovertemplate: `%{y} ${this.unit}s at %{x:.4~g}<extra>${plain(name)}</extra>` };
+          hovertemplate: `%{y} ${this.unit}s at %{x:.4~g}<extra>${plainLabel(name)}</extra>` };
       });
       const label = { seconds: "lane compute time, seconds", calls: "target calls", modelled: "cost, in target calls" }[view];
       return { data, layout: { xaxis: { text: label, rangemode: "tozero" }, yaxis: { text: { cell: "cells painted", value: "values forecast" }[this.unit] || "tokens", rangemode: "tozero" } } };
@@ -112,7 +56,7 @@
 
     acceptance(view) {
       const lanes = this.lanes().filter(({ lane }) => lane.steps.some((s) => s.judged));
-      const empty = lanes.length ? [] : [{ text: "no lane has drafted yet", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: this.style.quiet } }];
+      if (!lanes.length) return this.empty("no lane has drafted yet");
       const deepest = Math.max(0, ...lanes.flatMap(({ lane }) => lane.steps.map((s) => s.depth))), dtick = deepest > 10 ? Math.ceil(deepest / 8) : 1;
       const [make, xaxis, yaxis] = {
         histogram: [perStep, { text: "guesses kept in a step", dtick }, { text: "share of steps", tickformat: ".0%", rangemode: "tozero" }],
@@ -120,13 +64,12 @@
         rolling: [rolling, { text: "lane compute time, seconds", rangemode: "tozero" }, { text: `kept, last ${ROLL} steps`, tickformat: ".0%", range: [0, 1.04] }],
       }[view];
       const data = lanes.map(({ lane, i, k, name }) => {
-        const { x, y } = make(lane.steps.slice(0, k)), extra = `<extra>${plain(name)}</extra>`;
+        const { x, y } = make(lane.steps.slice(0, k)), extra = `<extra>${plainLabel(name)}</extra>`;
         if (view === "histogram") return { type: "bar", name, x, y, marker: { color: this.color(i), pattern: { shape: ["", "", "/", "."][i % 4], fillmode: "overlay", fgopacity: 0.5, solidity: 0.3, size: 6 } }, hovertemplate: `%{x} kept: %{y:.0%} of steps${extra}` };
-        return { name, mode: view === "rolling" ? "lines" : "lines+markers", x, y, line: this.line(i),
+        return { name, mode: view === "rolling" ? "lines" : "lines+markers", x, y, line: this.stroke(i),
           marker: { symbol: MARKERS[i % 4], size: 7, color: this.color(i) }, hovertemplate: `%{y:.0%} at %{x:.4~g}${extra}` };
       });
-      const axes = lanes.length ? { xaxis, yaxis } : { xaxis: { visible: false }, yaxis: { visible: false } };
-      return { data, layout: { annotations: empty, ...axes, barmode: "group" } };
+      return { data, layout: { xaxis, yaxis, barmode: "group" } };
     }
 
     cost(view) {
@@ -137,8 +80,8 @@
       const unit = view === "time" ? " ms" : " calls";
       const data = parts.map(([part, value], p) => ({ type: "bar", orientation: "h", width: 0.62, name: part, y: lanes.map((l) => l.i + 1),
         x: lanes.map((l) => value(l.m)), marker: { color: lanes.map((l) => this.color(l.i)), opacity: [1, 0.55, 0.25][p], line: { width: 0 } },
-        text: lanes.map((l) => (p === 0 || value(l.m) > 0 ? part : "")), textposition: "inside", insidetextanchor: "middle", constraintext: "inside", textfont: { size: 10 },
-        hovertemplate: lanes.map((l) => `${part}: %{x:.3~g}${unit} per ${this.unit}<extra>${plain(l.name)}</extra>`) }));
+        text: lanes.map((l) => (p === 0 || value(l.m) > 0 ? part : "")), textposition: "inside", insidetextanchor: "middle", constraintext: "inside", textfont: { size: 10, ...(p ? { color: this.style.text } : {}) },
+        hovertemplate: lanes.map((l) => `${part}: %{x:.3~g}${unit} per ${this.unit}<extra>${plainLabel(l.name)}</extra>`) }));
       return { data, layout: { barmode: "stack", xaxis: { text: view === "time" ? `milliseconds per ${this.unit}` : `calls per ${this.unit}`, rangemode: "tozero" },
         yaxis: { tickvals: lanes.map((l) => l.i + 1), ticktext: lanes.map((l) => `lane ${l.i + 1}`), range: [0.4, this.race.lanes.length + 0.6] } } };
     }
@@ -155,9 +98,6 @@
         h("tbody", {}, ...rows.map((row) => h("tr", {}, ...row.map((c, i) => h(i ? "td" : "th", i ? {} : { scope: "row" }, String(c)))))));
     }
   }
-
-  /* plotly reads a little HTML in labels */
-  const plain = (text) => text.replace(/[<>&%]/g, " ");
 
   function perStep(steps) {
     const drafted = steps.filter((s) => s.judged), counts = [];

@@ -3,7 +3,7 @@
   "use strict";
   const lab = window.DecodingLab;
   if (!lab || lab.mountPredictability) return;
-  const { h, set, visible, Panels, plainLabel } = lab;
+  const { h, set, visible, ValuePanels, plainLabel } = lab;
 
   const known = (x) => x !== null && x !== undefined && Number.isFinite(x);
   const short = (x, digits = 3) => (known(x) ? String(Number(x.toPrecision(digits))) : "–");
@@ -14,7 +14,7 @@
   };
   const KINDS = { chaos: ["chaotic system", 1], ar1: ["autoregression", 2], now: ["measured now", 3] };
 
-  class Predictability extends Panels {
+  class Predictability extends ValuePanels {
     constructor(element, props) {
       super(element, PANELS, props.plotly, "Predictability");
       this.bar = h("div", { class: "dl-progress dl-gal-progress", hidden: true }, h("i", {}));
@@ -23,7 +23,7 @@
       this.notice = h("div", { class: "dl-notice" }, this.tag, this.bar, this.line);
       this.legend = h("div", { class: "dl-chaos-keys", "aria-hidden": "true" }, ...Object.entries(KINDS).map(([kind, [text]]) => h("span", { "data-kind": kind }, h("i", {}), text)));
       this.table = h("table", {});
-      this.details = h("details", { class: "dl-numbers", ontoggle: () => this.drawTable() }, h("summary", {}, "These plots as a table"), h("div", { class: "dl-scroll" }, this.table));
+      this.details = h("details", { class: "dl-numbers", ontoggle: () => this.drawTable() }, h("summary", {}, "These plots as a table"), lab.scroller("Predictability of every series", this.table));
       this.root.append(this.notice, this.legend, this.grid, this.details);
     }
 
@@ -31,10 +31,11 @@
       const { value } = this, e = value.environment;
       const some = value.rows.length > 0 || !!value.now;
       for (const part of [this.legend, this.grid, this.details]) part.hidden = !some;
+      this.legend.querySelector("[data-kind=now]").hidden = !value.now;
       this.bar.hidden = value.state !== "running";
       this.bar.firstChild.style.width = `${(100 * value.done) / Math.max(1, value.total)}%`;
       const tag = value.state === "recorded" ? h("span", { class: "dl-tag" }, "recorded, not live") : h("span", { class: "dl-tag is-live" }, "live");
-      const when = e ? `${e.horizon} steps, ${e.paths} paths, ${e.series} series each; ${e.cpu}, ${e.threads} threads, ${e.date}` : "";
+      const when = e ? `${e.horizon} steps, ${e.paths} paths, ${e.series} series each; ${e.cpu}, ${e.threads} ${e.threads === 1 ? "thread" : "threads"}, ${e.date}` : "";
       this.tag.replaceChildren(tag, h("span", { class: "dl-when" }, visible(when)));
       set(this.line, value.message);
       this.line.dataset.state = value.state;

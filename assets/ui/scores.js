@@ -5,7 +5,6 @@
   if (!lab || lab.mountScores) return;
   const { h, set, number, times, percent } = lab;
 
-  const MARKERS = ["○", "■", "▲", "◆"];
   const digits = (x) => (Number.isFinite(x) ? Number(x.toPrecision(3)).toString() : "–");
   /* head, what it means, cell, which end is better; scores are known when a lane is done and truth was held back. */
   const COLUMNS = [
@@ -26,7 +25,7 @@
       this.table = h("table", {});
       this.note = h("p", { class: "dl-scores-note" });
       this.root = h("section", { class: "dl-scores", "aria-label": "Speed and accuracy", hidden: true },
-        h("header", {}, h("h3", {}, "Speed and accuracy"), this.note), h("div", { class: "dl-scroll", tabindex: "0", role: "region", "aria-label": "Table of all lanes" }, this.table));
+        h("header", {}, h("h3", {}, "Speed and accuracy"), this.note), lab.scroller("Table of all lanes", this.table));
       element.replaceChildren(this.root);
       this.race.watch(() => this.draw());
     }
@@ -36,16 +35,19 @@
       this.root.hidden = !race.value || !race.lanes.some((lane) => lane.steps.length);
       if (this.root.hidden) return;
       const told = race.lanes.map((lane) => [race.measures(lane), race.speedups(lane), lane.meta.scores || {}]);
-      const best = COLUMNS.map(([, , , rank]) => (rank ? Math.max(...told.map((t) => rank(...t)).filter(Number.isFinite)) : NaN));
-      const shown = race.lanes.map((lane, i) => [lane.meta.name, ...COLUMNS.map(([, , cell, rank], c) => [cell(...told[i]), !!rank && rank(...told[i]) === best[c] && race.lanes.length > 1])]);
+      const best = COLUMNS.map(([, , , rank]) => {
+        const ranks = rank ? told.map((t) => rank(...t)).filter(Number.isFinite) : [], first = Math.max(...ranks);
+        return first > Math.min(...ranks) ? first : NaN; /* where all are the same, none is best */
+      });
+      const shown = race.lanes.map((lane, i) => [lane.meta.name, ...COLUMNS.map(([, , cell, rank], c) => [cell(...told[i]), !!rank && rank(...told[i]) === best[c]])]);
       const key = JSON.stringify(shown) + race.lanes.map((lane) => lane.meta.guarantee).join();
       if (key === this.key) return;
       this.key = key;
       const truth = race.lanes.some((lane) => lane.meta.picture?.truth?.length);
-      set(this.note, truth ? "Bold: best of its column. Bands are no paths, so nothing is known of their sums." : "No truth was held back, so nothing can be scored.");
+      set(this.note, truth ? "Bold: best of its column. The sum over the horizon is known of paths only, not of bands." : "No truth was held back, so nothing can be scored.");
       this.table.replaceChildren(
         h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "lane"), ...COLUMNS.map(([name, title]) => h("th", { scope: "col", title }, name)), h("th", { scope: "col" }, "guarantee"))),
-        h("tbody", {}, ...shown.map(([name, ...cells], i) => h("tr", {}, h("th", { scope: "row" }, h("span", { class: "dl-marker", style: `--lane:var(--dl-lane-${(i % 4) + 1})`, "aria-hidden": "true" }, MARKERS[i % 4]), name),
+        h("tbody", {}, ...shown.map(([name, ...cells], i) => h("tr", {}, h("th", { scope: "row" }, h("span", { class: "dl-marker", style: `--lane:var(--dl-lane-${(i % 4) + 1})`, "aria-hidden": "true" }, lab.SIGNS[i % 4]), name),
           ...cells.map(([text, first]) => h("td", { class: first ? "is-best" : "" }, text)),
           h("td", {}, h("span", { class: "dl-chip", "data-kind": race.lanes[i].meta.guarantee }, race.lanes[i].meta.guarantee || "–"))))));
     }

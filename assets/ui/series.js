@@ -24,7 +24,7 @@
 
   function draw(root, told) {
     const parts = [];
-    if (told?.curve?.length) parts.push(curve(told, 300), h("p", {}, told.facts.join(" · ")));
+    if (told?.curve?.length) parts.push(curve(told, 300), h("p", {}, ...told.facts.flatMap((fact, i) => [i ? " · " : "", h("span", {}, fact)])));
     if (told?.error) parts.push(h("p", { class: "is-wrong" }, told.error));
     if (told?.problems?.length) {
       const many = told.problems.length;

@@ -14,14 +14,15 @@ import gradio as gr
 from backend.backtest import ORIGINS, Backtest
 from backend.errors import UserError
 from demos.parts import forecast_form
+from demos.parts.buttons import refused, streamed
 from demos.parts.fans import opened
 from demos.parts.form import Form
 from demos.parts.lab import DEVICE, WAITING_ROOM, Lab
+from demos.parts.page import QUICK
 from demos.parts.race import Race, State
 from demos.parts.views import backtest_board
 
 SCHEMA = 1
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 class Rolling:
@@ -145,10 +146,5 @@ def run(lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[tuple[Any, ..
     try:
         rolling = Rolling(lab, form, owner)
     except UserError as error:
-        raise gr.Error(str(error), duration=12, print_exception=False, title="This cannot run yet") from error
-    first = True
-    for _ in rolling.watch():
-        head = (gr.Button(interactive=False), gr.Button(interactive=True)) if first else (gr.skip(), gr.skip())
-        done = (gr.Button(interactive=True), gr.Button(interactive=False))
-        yield rolling.snapshot(), *(done if rolling.over else head)
-        first = False
+        raise refused(error) from error
+    yield from streamed((rolling.snapshot() for _ in rolling.watch()), lambda: rolling.over)

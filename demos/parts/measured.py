@@ -92,6 +92,7 @@ def _row(tab: Tab, r: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict
     knobs = ", ".join(part.replace("=", " ") for part in set_here if not part.startswith("target"))
     written = r.get("horizon", r["slots"])
     slow = base is not None and r["speedup_time"] < 1
+    events = r.get("kind") == "events"  # they have a form of their own, below the lanes
     return {
         **told,
         "id": r["lane"],
@@ -109,7 +110,9 @@ def _row(tab: Tab, r: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict
         "same": "baseline" if r is base else "recorded",
         "note": _note(tab, r),
         "why": why_slower(cost_of(r), cost_of(base), tab.unit) if slow and base is not None else "",
-        "link": make_link(tab.id, {"lanes": [{"strategy": r["strategy"], "knobs": _set(r), "models": {}}]}),
+        "link": make_link(
+            tab.id, {} if events else {"lanes": [{"strategy": r["strategy"], "knobs": _set(r), "models": {}}]}
+        ),
     }
 
 

@@ -25,6 +25,7 @@ from backend.registry import Strategy, strategies
 from backend.trace import Trace
 from backend.types import Request
 from demos.parts import examples, knobs, links, tables
+from demos.parts.buttons import refused
 from demos.parts.films import Filmer
 from demos.parts.form import BASELINE, Form
 from demos.parts.lab import DEVICE, WAITING_ROOM, Lab
@@ -240,7 +241,7 @@ def run(page: Page, lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[t
         requests = page.requests(form, lab.catalog(form["precision"]))
         race = lab.race(requests, form["precision"], owner)
     except UserError as error:
-        raise gr.Error(str(error), duration=12, print_exception=False, title="This cannot run yet") from error
+        raise refused(error) from error
     snapshots, first = live(race, page.film, "" if page.film is None else page.unit), True
     extra = () if page.export is None else (same,)
     for _ in race.start().watch():
@@ -339,7 +340,7 @@ def _open_file(page: Page, path: str) -> tuple[Any, ...]:
     try:
         value, *rest = _recorded(page, Path(path))
     except UserError as error:
-        raise gr.Error(str(error), duration=12, print_exception=False, title="This file cannot be shown") from error
+        raise refused(error, "This file cannot be shown") from error
     return value, "recorded", *rest
 
 

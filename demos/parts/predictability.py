@@ -11,8 +11,10 @@ import gradio as gr
 from backend.catalog import ASSETS
 from backend.errors import UserError
 from backend.predictability import Probe, read, requests, sources, windows
+from demos.parts.buttons import refused, streamed
 from demos.parts.fans import opened
 from demos.parts.lab import DEVICE, WAITING_ROOM, Lab
+from demos.parts.page import QUICK
 from demos.parts.race import State
 from demos.parts.views import predictability_board
 
@@ -20,7 +22,6 @@ MEASURED = ASSETS / "bench" / "predictability.json"
 SCHEMA = 1
 LIVE_SERIES, LIVE_HORIZON, LIVE_PATHS = 2, 256, 16
 USUAL = "lorenz"
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 def recorded() -> dict[str, Any]:
@@ -33,15 +34,17 @@ def recorded() -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """One sentence: the rank correlation of acceptance and of sweeps with the exponent."""
-    told = []
+    """The rank correlation of acceptance and of sweeps with the exponent, or the one value that every series has."""
+    told, same = [], []
     for name, values in (
         ("acceptance", [(r["exponent"], r["acceptance"]) for r in rows if r["acceptance"] is not None]),
         ("exact sweeps", [(r["exponent"], r["sweeps"]["0.0"]) for r in rows if r["sweeps"]["0.0"] is not None]),
     ):
-        if len(values) > 2:
+        if len(values) > 2 and len({value for _, value in values}) > 1:
             told.append(f"{name} {correlation(values):+.2f}")
-    return f"Rank correlation with the exponent: {', '.join(told)}." if told else ""
+        elif len(values) > 2:
+            same.append(f"{name.capitalize()}: {values[0][1]:g} for every series.")
+    return " ".join([*([f"Rank correlation with the exponent: {', '.join(told)}."] if told else []), *same])
 
 
 def correlation(pairs: list[tuple[float, float]]) -> float:
@@ -120,12 +123,12 @@ def build(lab: Lab, name: str) -> None:
             elem_classes="dl-part-head",
         )
         board = predictability_board(recorded(), name)
+        menu = gr.Dropdown(
+            [(source.title, source.name) for source in sources().values()], value=USUAL, label="Series to measure here",
+            elem_id=f"{name}-chaos-source",
+        )  # fmt: skip
         with gr.Row(elem_classes="dl-actions"):
-            menu = gr.Dropdown(
-                [(source.title, source.name) for source in sources().values()], value=USUAL, show_label=False,
-                container=False, elem_id=f"{name}-chaos-source", min_width=160,
-            )  # fmt: skip
-            run_button = gr.Button("Measure this one now", elem_id=f"{name}-chaos-run")
+            run_button = gr.Button("Measure it now", elem_id=f"{name}-chaos-run")
             stop_button = gr.Button("Stop", variant="stop", interactive=False, elem_id=f"{name}-chaos-stop")
 
     def on_run(source: str, request: gr.Request) -> Iterator[Any]:
@@ -149,10 +152,5 @@ def run(lab: Lab, source: str, owner: str) -> Iterator[tuple[Any, ...]]:
         live = Live(lab, source, owner)
         lab.catalog()
     except UserError as error:
-        raise gr.Error(str(error), duration=12, print_exception=False, title="This cannot run yet") from error
-    first = True
-    for _ in live.watch():
-        head = (gr.Button(interactive=False), gr.Button(interactive=True)) if first else (gr.skip(), gr.skip())
-        done = (gr.Button(interactive=True), gr.Button(interactive=False))
-        yield live.snapshot(), *(done if live.over else head)
-        first = False
+        raise refused(error) from error
+    yield from streamed((live.snapshot() for _ in live.watch()), lambda: live.over)

@@ -115,6 +115,13 @@ def test_rank_correlation() -> None:
     assert predictability.correlation([(1, 2), (2, 2), (3, 2)]) == 0
 
 
+def test_the_summary_says_where_nothing_varies() -> None:
+    rows = [{"exponent": e, "acceptance": a, "sweeps": {"0.0": 16.0}} for e, a in ((-1, 0.9), (0.1, 0.5), (1, 0.8))]
+    said = predictability.summary(rows)
+    assert said == "Rank correlation with the exponent: acceptance -0.50. Exact sweeps: 16 for every series."
+    assert predictability.summary(rows[:2]) == ""
+
+
 # ------------------------------------------------------------------------------------------------------------- browser
 @pytest.fixture(name="stage", params=[1280, 390])
 def a_stage(browser: Any, request: pytest.FixtureRequest) -> Iterator[Stage]:

@@ -17,8 +17,6 @@ Letters: A attributes, L slots of the canvas, V codes, M groups, B portraits of 
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -45,6 +43,7 @@ from backend.models.house.coarse import (
 from backend.models.house.llama import Llama
 from backend.models.house.masked import features_of, logits_of
 from backend.models.house.raster import logits_of as raster_logits
+from backend.train.portraits import script
 from backend.train.portraits.coarse_measure import held_out, painted
 from backend.train.portraits.loop import optimise
 from backend.train.portraits.masked import NAME as MASKED
@@ -61,7 +60,6 @@ from backend.train.portraits.raster import (
     read_painter,
 )
 from backend.train.portraits.raster import RECIPES as RASTER
-from backend.train.smollm2_corpus import ROOT
 from backend.train.smollm2_draft import Job, in_processes, join_trainers
 from backend.train.tales import TaleJob
 
@@ -240,7 +238,7 @@ def save(jobs: Sequence[CoarseJob], nets: CoarseNets, pictures: int, held: int =
         "id": f"house/{NAME}",
         "what": "Paints described portraits of 16x16 pixels twice: groups of alike colours pixel by pixel, then the "
         "colours of all pixels in one call.",
-        "license": "Apache-2.0; the drawings it has learned from are CC0 1.0 (Pixel Art by DiceBear).",
+        "license": script.LICENSE,
         "num_params": nets.num_params,
         "num_params_by_net": {"groups": nets.painter.num_params, "codes": nets.refiner.num_params},
         "config": {"groups": asdict(nets.painter.config), "codes": asdict(nets.refiner.config)},
@@ -251,12 +249,10 @@ def save(jobs: Sequence[CoarseJob], nets: CoarseNets, pictures: int, held: int =
             "about": "k-means over the palette in CIELAB; a group is shown as its medoid.",
         },
         "vocabulary": CODEC.vocabulary,
-        "data": "Portraits of backend.codecs.portraits, drawn while training, never with a held-out pair of "
-        "attributes.",
+        "data": f"{script.DRAWN}.",
         "portraits": {each.model: each.recipe.steps * each.recipe.batch * each.recipe.trainers for each in jobs},
         "recipe": {
-            each.model: {name: getattr(each.recipe, name) for name in ("trainers", "batch", "steps", "rate", "seed")}
-            | {"device": each.device, "starts_from": f"house/{start}"}
+            each.model: script.told(each.recipe, each.device) | {"starts_from": f"house/{start}"}
             for each, start in zip(jobs, ("portraits", MASKED), strict=True)
         },
         "left_open": {"all": ALL_OPEN, "none": NONE_OPEN, "others": "a share drawn uniformly for every portrait"},
@@ -268,25 +264,16 @@ def save(jobs: Sequence[CoarseJob], nets: CoarseNets, pictures: int, held: int =
         "painted": painted(nets, NAME, job.out, pictures),
         "cannot": "Colours of one call are drawn each for itself: where a prompt leaves a colour open and a group "
         "holds several that would do, they mix, unless it is refined in several rounds or at a low temperature.",
-        "torch": str(torch.__version__),
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    print(json.dumps({name: card[name] for name in ("num_params", "held_out", "painted")}, indent=2))
+    script.write_card(path, card, ("num_params", "held_out", "painted"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: train what is missing, measure, and save the model with its card."""
-    parser = argparse.ArgumentParser(prog="python -m backend.train.portraits.coarse", description=__doc__)
+    parser = script.options("backend.train.portraits.coarse", __doc__, RECIPES)
     parser.add_argument("--net", choices=("both", *NETS), default="both", help="which is trained now")
-    parser.add_argument("--device", choices=sorted(RECIPES), default="cpu")
-    parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "portraits", help="folder of checkpoints")
-    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house")
-    parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
     parser.add_argument("--pictures", type=int, default=48, help="painted in each way to measure the model")
-    args = parser.parse_args(argv)
-    if args.device == "cpu":
-        torch.set_num_threads(1)  # as in the processes that train
-    args.data.mkdir(parents=True, exist_ok=True)
+    args = script.asked(parser, argv)
     jobs, nets = [], []
     for name in NETS:
         recipe = RECIPES[args.device][name]

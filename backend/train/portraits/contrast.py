@@ -17,8 +17,6 @@ Letters: A attributes, L slots of the canvas, B portraits of a batch.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count
@@ -33,12 +31,12 @@ from torch.nn import functional as F
 from backend.models.house.llama import Llama
 from backend.models.house.own import read_own, save_own
 from backend.models.raster import RasterModel, guided
+from backend.train.portraits import script
 from backend.train.portraits.judged import judged, seen
 from backend.train.portraits.loop import optimise
 from backend.train.portraits.raster import CODEC, RasterJob, draw_batch, laws_of, left_open, read_painter
 from backend.train.portraits.raster_measure import held_out, paint, painter
-from backend.train.smollm2_corpus import ROOT
-from backend.train.smollm2_draft import Job, Recipe, in_processes, join_trainers
+from backend.train.smollm2_draft import Job, Recipe, join_trainers
 from backend.train.tales import TaleJob
 
 NAME = "portraits-free"
@@ -153,47 +151,36 @@ def save(job: ContrastJob, model: Llama, reference: Llama, pictures: int, held: 
     card: dict[str, Any] = {
         "id": f"house/{NAME}",
         "what": "house/portraits after condition contrastive alignment: follows its prompt without guidance.",
-        "license": "Apache-2.0; the drawings it has learned from are CC0 1.0 (Pixel Art by DiceBear).",
+        "license": script.LICENSE,
         "num_params": shipped.num_params,
         "config": asdict(shipped.config),
         "vocabulary": CODEC.vocabulary,
-        "data": "Portraits of backend.codecs.portraits, drawn while training, never with a held-out pair of "
-        "attributes, each with its own description and with that of another one.",
+        "data": f"{script.DRAWN}, each with its own description and with that of another one.",
         "portraits": recipe.steps * recipe.batch * recipe.trainers,
-        "recipe": {name: getattr(recipe, name) for name in ("trainers", "batch", "steps", "rate", "seed")}
-        | {"device": job.device, "beta": job.beta, "lambda": job.lam, "starts_from": "house/portraits"},
+        "recipe": script.told(recipe, job.device)
+        | {"beta": job.beta, "lambda": job.lam, "starts_from": "house/portraits"},
         "held_out": held_out(shipped, laws_of, draw_batch, held),
         "held_out_of_the_reference": held_out(reference, laws_of, draw_batch, held),
         "painted": painted(shipped, reference, job.out, pictures),
         "cannot": "Guidance makes little sense on top of it. Its law is no longer that of the portraits: held-out "
         "losses are worse than the reference's where the training went far.",
-        "torch": str(torch.__version__),
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    print(json.dumps({name: card[name] for name in ("held_out", "held_out_of_the_reference", "painted")}, indent=2))
+    script.write_card(path, card, ("held_out", "held_out_of_the_reference", "painted"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: train what is missing, measure, and save the model with its card."""
-    parser = argparse.ArgumentParser(prog="python -m backend.train.portraits.contrast", description=__doc__)
-    parser.add_argument("--device", choices=sorted(RECIPES), default="cpu")
-    parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "portraits", help="folder of checkpoints")
-    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house")
-    parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
+    parser = script.options("backend.train.portraits.contrast", __doc__, RECIPES)
     parser.add_argument("--rate", type=float, help="of learning, where not what the recipe says")
     parser.add_argument("--beta", type=float, default=ContrastJob.beta, help="how fast a gain counts as enough")
     parser.add_argument("--lam", type=float, default=ContrastJob.lam, help="weight of what does not fit")
     parser.add_argument("--pictures", type=int, default=64, help="painted in each way to measure the model")
-    args = parser.parse_args(argv)
-    if args.device == "cpu":
-        torch.set_num_threads(1)  # as in the processes that train
+    args = script.asked(parser, argv)
     recipe = RECIPES[args.device]
     recipe = replace(recipe, steps=args.steps or recipe.steps, rate=args.rate or recipe.rate)
     job = ContrastJob(recipe, args.device, args.data, "free", args.out, args.beta, args.lam)
-    job.data.mkdir(parents=True, exist_ok=True)
     model, reference = prepare(job)
-    in_processes(_train, job.recipe.trainers, job)
-    model.load_state_dict(torch.load(job.checkpoint, weights_only=True, map_location=args.device)["model"])
+    script.train(_train, job, model)
     save(job, model, reference, args.pictures)
 
 

@@ -13,11 +13,8 @@ Letters: A attributes, L slots of the canvas, V codes, B portraits of a batch, C
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +32,7 @@ from backend.models.raster import guided
 from backend.models.raster_heads import PainterHeads
 from backend.protocols import CausalSession, HeadsSession, Prompt
 from backend.registry import find
+from backend.train.portraits import script
 from backend.train.portraits.loop import optimise
 from backend.train.portraits.raster import (
     ALL_OPEN,
@@ -50,8 +48,7 @@ from backend.train.portraits.raster import (
     RECIPES as RASTER,
 )
 from backend.train.portraits.raster_measure import fresh, in_parts, painter
-from backend.train.smollm2_corpus import ROOT
-from backend.train.smollm2_draft import Job, in_processes, join_trainers
+from backend.train.smollm2_draft import Job, join_trainers
 from backend.train.smollm2_heads import least_squares
 from backend.train.smollm2_heads_states import HeadBatch, eagle_states
 from backend.train.tales import TaleJob
@@ -245,11 +242,9 @@ def save(job: EagleJob, heads: EagleLayer, base: Base, pictures: int, held: int 
         "num_params": shipped.num_params,
         "config": asdict(shipped.config),
         "vocabulary": CODEC.vocabulary,
-        "data": "Portraits of backend.codecs.portraits, drawn while training, never with a held-out pair of "
-        "attributes, with the hidden states and laws that house/portraits has on them.",
+        "data": f"{script.DRAWN}, with the hidden states and laws that house/portraits has on them.",
         "portraits": recipe.steps * recipe.batch * recipe.trainers,
-        "recipe": {name: getattr(recipe, name) for name in ("trainers", "batch", "steps", "rate", "seed")}
-        | {"device": job.device, "places_in_a_row": PLACES},
+        "recipe": script.told(recipe, job.device) | {"places_in_a_row": PLACES},
         "left_open": {"all": ALL_OPEN, "none": NONE_OPEN, "others": "a share drawn uniformly for every portrait"},
         "held_out": {
             "portraits": held,
@@ -261,30 +256,20 @@ def save(job: EagleJob, heads: EagleLayer, base: Base, pictures: int, held: int 
         "painted": drafted(shipped, odds, base, pictures),
         "about": "Held-out figures have the true codes in front of each guess and half of the attributes open. The "
         "layer continues the states of what is asked for, and knows nothing of guidance.",
-        "torch": str(torch.__version__),
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    print(json.dumps({name: card[name] for name in ("num_params", "held_out", "painted")}, indent=2))
+    script.write_card(path, card, ("num_params", "held_out", "painted"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: train what is missing, measure, and save the layer with its card."""
-    parser = argparse.ArgumentParser(prog="python -m backend.train.portraits.eagle", description=__doc__)
-    parser.add_argument("--device", choices=sorted(RECIPES), default="cpu")
-    parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "portraits", help="folder of checkpoints")
-    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house")
-    parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
+    parser = script.options("backend.train.portraits.eagle", __doc__, RECIPES)
     parser.add_argument("--pictures", type=int, default=24, help="that are painted to measure the layer")
-    args = parser.parse_args(argv)
-    if args.device == "cpu":
-        torch.set_num_threads(1)  # as in the processes that train
+    args = script.asked(parser, argv)
     recipe = RECIPES[args.device]
     job = EagleJob(replace(recipe, steps=args.steps or recipe.steps), args.device, args.data, "eagle", args.out)
-    job.data.mkdir(parents=True, exist_ok=True)
-    in_processes(_train, job.recipe.trainers, job)
     base = base_of(job)
     heads = begun(job, base)
-    heads.load_state_dict(torch.load(job.checkpoint, weights_only=True, map_location=args.device)["model"])
+    script.train(_train, job, heads)
     save(job, heads, base, args.pictures)
 
 

@@ -14,8 +14,6 @@ distance of two sets of fresh portraits, which is what a perfect painter would r
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +30,7 @@ from backend.codecs.atlas import Ints, Pixels
 from backend.codecs.palette import PaletteTokenizer
 from backend.codecs.portraits import Which, draw_many
 from backend.models.house.portrait_judge import PortraitJudge, accuracy, fd_house, read_judge, save_judge
-from backend.train.smollm2_corpus import ROOT
+from backend.train.portraits import script
 
 SPOILT = 0.5  # share of the portraits with wrong pixels
 WORST = 0.05  # most of a portrait's pixels that are wrong, where nothing else is asked for
@@ -43,6 +41,7 @@ WHAT = {
     "portrait-verifier": "Tells decoding what asked-for attributes a portrait of 16x16 pixels shows, finished or not; "
     "never used to measure it.",
 }
+BITS = {"portrait-judge": 8, "portrait-verifier": 6}  # of its weights; what that costs was measured
 HELD, SET = 4000, 2000  # fresh portraits measured, and in each of the two sets whose distance is told
 
 
@@ -138,11 +137,7 @@ def measured(judge: PortraitJudge, held: int, each: int, worst: float = WORST) -
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: train what is missing, measure, and save the judge with its card."""
-    parser = argparse.ArgumentParser(prog="python -m backend.train.portraits.judge", description=__doc__)
-    parser.add_argument("--device", choices=sorted(RECIPES), default="cpu")
-    parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "portraits", help="folder of checkpoints")
-    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house")
-    parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
+    parser = script.options("backend.train.portraits.judge", __doc__, RECIPES)
     parser.add_argument("--name", choices=sorted(WHAT), default="portrait-judge", help="of the model that is written")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="of the first weights and of the portraits")
     parser.add_argument("--worst", type=float, default=WORST, help="most of a portrait's pixels that are wrong")
@@ -159,24 +154,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def save(path: Path, judge: PortraitJudge, recipe: Recipe, device: str, held: int = HELD, each: int = SET) -> None:
     """Write the judge and its card, with everything measured."""
-    save_judge(path, judge)
+    save_judge(path, judge, BITS[path.stem])
     judge = read_judge(path, device)  # what ships is measured, in its rounded weights
     card = {
         "id": f"house/{path.stem}",
         "what": WHAT[path.stem],
-        "license": "Apache-2.0; the drawings it has learned from are CC0 1.0 (Pixel Art by DiceBear).",
+        "license": script.LICENSE,
         "num_params": sum(weight.numel() for weight in judge.parameters()),
         "widths": list(judge.widths),
-        "data": "Portraits of backend.codecs.portraits, drawn while training, never with a held-out pair of "
-        f"attributes; of {SPOILT:.0%} up to {recipe.worst:.0%} of the pixels are another portrait's.",
+        "data": f"{script.DRAWN}; of {SPOILT:.0%} up to {recipe.worst:.0%} of the pixels are another portrait's.",
         "recipe": {"device": device, **asdict(recipe)},
+        "bits": BITS[path.stem],
         "measured": measured(judge, held, each, recipe.worst),
         "about_measured": "Portraits of the same drawer, which the judge has not seen. The house distance of two sets "
         "of them is the least that a painter can be expected to reach with as many pictures; it is no FID.",
-        "torch": str(torch.__version__),
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    print(json.dumps({name: card[name] for name in ("num_params", "measured")}, indent=2))
+    script.write_card(path, card, ("num_params", "measured"))
 
 
 if __name__ == "__main__":

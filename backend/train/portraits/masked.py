@@ -13,8 +13,6 @@ Letters: A attributes, L slots of the canvas, V codes, B portraits of a batch, M
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -36,13 +34,13 @@ from backend.models.house.own import read_own, save_own
 from backend.models.masked import MaskedModel, guided
 from backend.protocols import MaskedSession, Prompt
 from backend.registry import find
+from backend.train.portraits import script
 from backend.train.portraits.judged import judged, seen
 from backend.train.portraits.loop import optimise
 from backend.train.portraits.raster import ALL_OPEN, CODEC, LAYOUT, NONE_OPEN, Draws, draw_batch
 from backend.train.portraits.raster import RECIPES as RASTER
 from backend.train.portraits.raster_measure import fresh
-from backend.train.smollm2_corpus import ROOT
-from backend.train.smollm2_draft import Job, in_processes, join_trainers
+from backend.train.smollm2_draft import Job, join_trainers
 from backend.train.tales import TaleJob, new_model
 from backend.types import Sampling
 
@@ -175,16 +173,14 @@ def save(job: MaskedJob, model: Llama, pictures: int, held: int = HELD) -> None:
     card: dict[str, Any] = {
         "id": f"house/{job.name}",
         "what": "Small bidirectional model that paints described portraits of 16x16 pixels, its cells in any order.",
-        "license": "Apache-2.0; the drawings it has learned from are CC0 1.0 (Pixel Art by DiceBear).",
+        "license": script.LICENSE,
         "num_params": model.num_params,
         "config": asdict(model.config),
         "layout": asdict(LAYOUT),
         "vocabulary": CODEC.vocabulary,
-        "data": "Portraits of backend.codecs.portraits, drawn while training, never with a held-out pair of "
-        "attributes.",
+        "data": f"{script.DRAWN}.",
         "portraits": recipe.steps * recipe.batch * recipe.trainers,
-        "recipe": {name: getattr(recipe, name) for name in ("trainers", "batch", "steps", "rate", "seed")}
-        | {"device": job.device, "masked_share": "cos(pi/2 u), u even in [0, 1)"},
+        "recipe": script.told(recipe, job.device) | {"masked_share": "cos(pi/2 u), u even in [0, 1)"},
         "left_open": {"all": ALL_OPEN, "none": NONE_OPEN, "others": "a share drawn uniformly for every portrait"},
         "held_out": held_out(model, held),
         "about_held_out": "Fresh portraits of the same drawer, by the share of cells that is masked: with all "
@@ -193,10 +189,8 @@ def save(job: MaskedJob, model: Llama, pictures: int, held: int = HELD) -> None:
         "painted": painted(model, job.out, pictures),
         "cannot": "Cells of one call are drawn each for itself, so few calls give ragged pictures. Paints nothing but "
         "such portraits; what no attribute says, such as the shape of glasses, is chance.",
-        "torch": str(torch.__version__),
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    print(json.dumps({name: card[name] for name in ("num_params", "held_out", "painted")}, indent=2))
+    script.write_card(path, card, ("num_params", "held_out", "painted"))
 
 
 def read_masked(path: Path, device: str) -> Llama:
@@ -210,21 +204,13 @@ def read_masked(path: Path, device: str) -> Llama:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: train what is missing, measure, and save the model with its card."""
-    parser = argparse.ArgumentParser(prog="python -m backend.train.portraits.masked", description=__doc__)
-    parser.add_argument("--device", choices=sorted(RECIPES), default="cpu")
-    parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "portraits", help="folder of checkpoints")
-    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house")
-    parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
+    parser = script.options("backend.train.portraits.masked", __doc__, RECIPES)
     parser.add_argument("--pictures", type=int, default=64, help="that are painted to measure the model")
-    args = parser.parse_args(argv)
-    if args.device == "cpu":
-        torch.set_num_threads(1)  # as in the processes that train
+    args = script.asked(parser, argv)
     recipe = RECIPES[args.device]
     job = MaskedJob(replace(recipe, steps=args.steps or recipe.steps), args.device, args.data, "masked", args.out)
-    job.data.mkdir(parents=True, exist_ok=True)
     model = prepare(job)
-    in_processes(_train, job.recipe.trainers, job)
-    model.load_state_dict(torch.load(job.checkpoint, weights_only=True, map_location=args.device)["model"])
+    script.train(_train, job, model)
     save(job, model, args.pictures)
 
 

@@ -15,7 +15,6 @@ Letters: A attributes, L slots of the canvas, V codes, B portraits of a batch, C
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from backend.models.house.own import read_own
 from backend.models.house.raster import features_of
 from backend.models.house.reflected import Reflection, read_reflection, save_reflection
 from backend.models.raster import RasterModel, guided, refined, reflected
+from backend.train.portraits import script
 from backend.train.portraits.judged import judged, seen
 from backend.train.portraits.raster import CODEC, LAYOUT, draw_batch, left_open
 from backend.train.portraits.raster_measure import fresh, in_parts, paint, painter
@@ -149,7 +149,7 @@ def save(
         "id": f"house/{NAME}",
         "what": f"house/portraits as if under guidance of scale {SCALE:g}, by a small net in place of a second "
         "sequence.",
-        "license": "Apache-2.0; the drawings it has learned from are CC0 1.0 (Pixel Art by DiceBear).",
+        "license": script.LICENSE,
         "num_params": painter.num_params + sum(weight.numel() for weight in shipped.parameters()),
         "num_params_of_the_net": sum(weight.numel() for weight in shipped.parameters()),
         "vocabulary": CODEC.vocabulary,
@@ -161,10 +161,8 @@ def save(
         "held_out": held_out(painter, shipped, held),
         "painted": painted(painter, shipped, out, pictures),
         "cannot": "Stands for one scale of guidance only.",
-        "torch": str(torch.__version__),
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    print(json.dumps({name: card[name] for name in ("held_out", "painted")}, indent=2))
+    script.write_card(path, card, ("held_out", "painted"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

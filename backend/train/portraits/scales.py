@@ -18,8 +18,6 @@ Letters: A attributes, K maps, N cells of a map, L cells of all maps, V codes, B
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,13 +33,13 @@ from backend.codecs.pyramid import UNKNOWN, shipped
 from backend.codecs.scales import ScaleCodec
 from backend.errors import UserError
 from backend.models.house.scales import Scales, ScalesConfig, logits_of, new_scales, read_scales, save_scales
+from backend.train.portraits import script
 from backend.train.portraits.loop import optimise
 from backend.train.portraits.pyramid import measured
 from backend.train.portraits.raster import ALL_OPEN, CODEC, NONE_OPEN, Draws
 from backend.train.portraits.raster import RECIPES as RASTER
 from backend.train.portraits.scales_measure import held_out, painted
-from backend.train.smollm2_corpus import ROOT
-from backend.train.smollm2_draft import Job, in_processes, join_trainers
+from backend.train.smollm2_draft import Job, join_trainers
 from backend.train.tales import TaleJob
 
 HELD = 256  # portraits that losses are taken on
@@ -230,22 +228,14 @@ def _train(rank: int, job: Job) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: train what is missing, measure, and save the model with its card."""
-    parser = argparse.ArgumentParser(prog="python -m backend.train.portraits.scales", description=__doc__)
+    parser = script.options("backend.train.portraits.scales", __doc__, RECIPES)
     parser.add_argument("--model", choices=sorted(SIZES), default="target")
-    parser.add_argument("--device", choices=sorted(RECIPES), default="cpu")
-    parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "portraits", help="folder of checkpoints")
-    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house")
-    parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
     parser.add_argument("--pictures", type=int, default=64, help="that are painted to measure the model")
-    args = parser.parse_args(argv)
-    if args.device == "cpu":
-        torch.set_num_threads(1)  # as in the processes that train
+    args = script.asked(parser, argv)
     recipe = RECIPES[args.device][args.model]
     job = ScaleJob(replace(recipe, steps=args.steps or recipe.steps), args.device, args.data, args.model, args.out)
-    job.data.mkdir(parents=True, exist_ok=True)
     model = prepare(job)
-    in_processes(_train, job.recipe.trainers, job)
-    model.load_state_dict(torch.load(job.checkpoint, weights_only=True, map_location=args.device)["model"])
+    script.train(_train, job, model)
     save(job, model, args.pictures)
 
 
@@ -259,17 +249,15 @@ def save(job: ScaleJob, model: Scales, pictures: int, held: int = HELD) -> None:
     card: dict[str, Any] = {
         "id": f"house/{job.name}",
         "what": WHAT[job.model],
-        "license": "Apache-2.0; the drawings it has learned from are CC0 1.0 (Pixel Art by DiceBear).",
+        "license": script.LICENSE,
         "num_params": model.num_params,
         "config": asdict(model.config),
         "kind_of_maps": pyramid.kind,
         "reconstruction": measured(pyramid, held),
         "vocabulary": ScaleCodec(pyramid).vocabulary,
-        "data": "Portraits of backend.codecs.portraits, drawn while training, never with a held-out pair of "
-        "attributes.",
+        "data": f"{script.DRAWN}.",
         "portraits": recipe.steps * recipe.batch * recipe.trainers,
-        "recipe": {name: getattr(recipe, name) for name in ("trainers", "batch", "steps", "rate", "seed")}
-        | {"device": job.device},
+        "recipe": script.told(recipe, job.device),
         "starts_from": f"house/{NAMES[STARTS[job.model]]}" if job.model in STARTS else None,
         "left_open": {"all": ALL_OPEN, "none": NONE_OPEN, "others": "a share drawn uniformly for every portrait"},
         "held_out": held_out(model, held),
@@ -278,10 +266,8 @@ def save(job: ScaleJob, model: Scales, pictures: int, held: int = HELD) -> None:
         "painted": painted(model, job.out, pictures),
         "cannot": "Cells of one map are drawn each for itself, so maps may be ragged. Paints nothing but such "
         "portraits; what no attribute says, such as the shape of glasses, is chance.",
-        "torch": str(torch.__version__),
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    print(json.dumps({name: card[name] for name in ("num_params", "held_out", "painted")}, indent=2))
+    script.write_card(path, card, ("num_params", "held_out", "painted"))
 
 
 if __name__ == "__main__":

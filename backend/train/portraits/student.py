@@ -15,8 +15,6 @@ Letters: A attributes, K maps, L cells of all maps, V codes, D numbers of a code
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -39,11 +37,11 @@ from backend.models.scales import ScaleModel, guided
 from backend.models.student import StudentModel
 from backend.protocols import DistilledSession, Prompt, ScaleSession
 from backend.registry import find
+from backend.train.portraits import script
 from backend.train.portraits.judged import judged
 from backend.train.portraits.loop import optimise
 from backend.train.portraits.raster import left_open
-from backend.train.smollm2_corpus import ROOT
-from backend.train.smollm2_draft import Job, Recipe, in_processes, join_trainers
+from backend.train.smollm2_draft import Job, Recipe, join_trainers
 from backend.train.tales import TaleJob
 from backend.types import Sampling
 
@@ -248,37 +246,26 @@ def save(job: StudentJob, student: Student, teacher: Scales, pictures: int, held
         "a held-out pair of attributes.",
         "painted_by_the_teacher": {"pictures": recipe.tokens, "guidance": GUIDANCE, "top_k": TOP_K, "temperature": 1.0}
         | {"flow_steps": FLOW_STEPS},
-        "recipe": {name: getattr(recipe, name) for name in ("trainers", "batch", "steps", "rate", "seed")}
-        | {"device": job.device, "known_maps": ENTRIES, "share_with_none_known": ONE_CALL},
+        "recipe": script.told(recipe, job.device) | {"known_maps": ENTRIES, "share_with_none_known": ONE_CALL},
         "beside_its_teacher": follows(student, teacher, held),
         "painted": shown(student, teacher, job.out, pictures),
         "cannot": "Follows its teacher only as far as the figures beside it say. Paints whole pictures, no parts of "
         "given ones, and always under the guidance it was taught with.",
-        "torch": str(torch.__version__),
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    print(json.dumps({name: card[name] for name in ("num_params", "beside_its_teacher", "painted")}, indent=2))
+    script.write_card(path, card, ("num_params", "beside_its_teacher", "painted"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: paint and train what is missing, measure, and save the model with its card."""
-    parser = argparse.ArgumentParser(prog="python -m backend.train.portraits.student", description=__doc__)
-    parser.add_argument("--device", choices=sorted(RECIPES), default="cpu")
-    parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "portraits", help="folder of checkpoints")
-    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house")
-    parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
+    parser = script.options("backend.train.portraits.student", __doc__, RECIPES)
     parser.add_argument("--painted", type=int, help="pictures of the teacher, where not what the recipe says")
     parser.add_argument("--pictures", type=int, default=64, help="that are painted to measure the model")
-    args = parser.parse_args(argv)
-    if args.device == "cpu":
-        torch.set_num_threads(1)  # as in the processes that train
+    args = script.asked(parser, argv)
     recipe = RECIPES[args.device]
     recipe = replace(recipe, steps=args.steps or recipe.steps, tokens=args.painted or recipe.tokens)
     job = StudentJob(recipe, args.device, args.data, "student", args.out)
-    job.data.mkdir(parents=True, exist_ok=True)
     teacher, student = prepare(job)
-    in_processes(_train, job.recipe.trainers, job)
-    student.load_state_dict(torch.load(job.checkpoint, weights_only=True, map_location=args.device)["model"])
+    script.train(_train, job, student)
     save(job, student, teacher, args.pictures)
 
 
