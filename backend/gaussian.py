@@ -11,20 +11,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from backend.chance import Chance
-from backend.protocols import PatchLaw
+from backend.protocols import EchoLaw, PatchLaw
 
 MOST_TRIES = 1 << 20  # of thinning; a correction that needs more is 4e-7 likely at worst
 WIDEST = 1 << 16  # draws of thinning made at once
+FIRST_TRIES = 8  # draws of thinning that a row begins with: most are done by then
+
+
+class Verdict(NamedTuple):
+    """What became of drafts: see `judge`. ratio_RK: log p / q of every drafted patch."""
+
+    counts: list[int]
+    last_RP: Tensor
+    ratio_RK: Tensor
 
 
 def stacked(laws: Sequence[PatchLaw]) -> PatchLaw:
     """Laws [R, ...] one behind the other along a new dimension 1."""
-    return PatchLaw(torch.stack([q.mean_NP for q in laws], 1), torch.stack([q.tril_NPP for q in laws], 1))
+    mean_NP = torch.stack([q.mean_NP for q in laws], 1)
+    echoes = [q for q in laws if isinstance(q, EchoLaw)]
+    if len(echoes) == len(laws):
+        return EchoLaw(mean_NP, torch.stack([q.scale_NP for q in echoes], 1), torch.stack([q.rho_N for q in echoes], 1))
+    return PatchLaw(mean_NP, torch.stack([q.tril_NPP for q in laws], 1))
+
+
+def replaced(law: PatchLaw, rows_R: Tensor, by: PatchLaw) -> PatchLaw:
+    """The laws with those of some rows replaced, by laws of the same kind."""
+    mean_NP = law.mean_NP.index_copy(0, rows_R, by.mean_NP)
+    if isinstance(law, EchoLaw) and isinstance(by, EchoLaw):
+        scale_NP, rho_N = law.scale_NP.index_copy(0, rows_R, by.scale_NP), law.rho_N.index_copy(0, rows_R, by.rho_N)
+        return EchoLaw(mean_NP, scale_NP, rho_N)
+    return PatchLaw(mean_NP, law.tril_NPP.index_copy(0, rows_R, by.tril_NPP))
 
 
 def uniform(shape: Sequence[int], chance: Chance) -> Tensor:
@@ -34,11 +57,28 @@ def uniform(shape: Sequence[int], chance: Chance) -> Tensor:
 
 def placed(law: PatchLaw, noise_NP: Tensor) -> Tensor:
     """The patch at standard normal noise: mean + tril noise. [..., P]"""
-    return law.mean_NP + (law.tril_NPP @ noise_NP.to(law.mean_NP)[..., None])[..., 0]
+    noise_NP = noise_NP.to(law.mean_NP)
+    if isinstance(law, EchoLaw):
+        return law.mean_NP + echoed(law.scale_NP * noise_NP, law.rho_N)
+    return law.mean_NP + (law.tril_NPP @ noise_NP[..., None])[..., 0]
+
+
+def echoed(shock_NP: Tensor, rho_N: Tensor) -> Tensor:
+    """e_i = rho e_{i-1} + shock_i along the last dimension, in log P passes that each double how far back they sum."""
+    reach, power_N1 = 1, rho_N[..., None]
+    while reach < shock_NP.shape[-1]:
+        ahead_NP = torch.addcmul(shock_NP[..., reach:], power_N1, shock_NP[..., :-reach])
+        shock_NP = torch.cat((shock_NP[..., :reach].expand(*ahead_NP.shape[:-1], -1), ahead_NP), -1)
+        reach, power_N1 = 2 * reach, power_N1.square()
+    return shock_NP
 
 
 def whitened(law: PatchLaw, x_NP: Tensor) -> Tensor:
     """The noise at which the law gives x: the inverse of `placed`. Not for point masses. [..., P]"""
+    if isinstance(law, EchoLaw):
+        gap_NP = x_NP - law.mean_NP
+        before_NP = torch.nn.functional.pad(gap_NP[..., :-1], (1, 0))
+        return (gap_NP - law.rho_N[..., None] * before_NP) / law.scale_NP
     gap_NP1 = (x_NP - law.mean_NP)[..., None]
     tril_NPP = law.tril_NPP.expand(*gap_NP1.shape[:-2], *law.tril_NPP.shape[-2:])
     out_NP1: Tensor = torch.linalg.solve_triangular(tril_NPP, gap_NP1, upper=False)
@@ -47,7 +87,7 @@ def whitened(law: PatchLaw, x_NP: Tensor) -> Tensor:
 
 def log_density(law: PatchLaw, x_NP: Tensor) -> Tensor:
     """log of the law's density at x, with every constant: without them wide laws take all that narrow ones draft."""
-    diagonal_NP = law.tril_NPP.diagonal(dim1=-2, dim2=-1)
+    diagonal_NP = law.scale_NP if isinstance(law, EchoLaw) else law.tril_NPP.diagonal(dim1=-2, dim2=-1)
     constant = diagonal_NP.log().sum(-1) + 0.5 * math.log(2 * math.pi) * x_NP.shape[-1]
     return -0.5 * whitened(law, x_NP).square().sum(-1) - constant
 
@@ -78,10 +118,14 @@ def accept_patches(p: PatchLaw, q: PatchLaw, x_RKP: Tensor, chance: Chance) -> l
         p: laws [R, K + 1]. q: laws [R, K] that x was drawn from.
     """
     rows, drafted = x_RKP.shape[:2]
-    if not drafted:
-        return [0] * rows
-    yes_RK = uniform((rows, drafted), chance).log().to(x_RKP.device) < log_ratio(p[:, :drafted], q, x_RKP)
-    return [int(n) for n in yes_RK.long().cumprod(1).sum(1)]
+    return _counted(log_ratio(p[:, :drafted], q, x_RKP), chance) if drafted else [0] * rows
+
+
+def _counted(ratio_RK: Tensor, chance: Chance) -> list[int]:
+    """How many drafted patches each row keeps at these log ratios."""
+    yes_RK = uniform(ratio_RK.shape, chance).log().to(ratio_RK.device) < ratio_RK
+    counts: list[int] = yes_RK.long().cumprod(1).sum(1).tolist()
+    return counts
 
 
 def correct(p: PatchLaw, q: PatchLaw, x_RP: Tensor, chance: Chance) -> Tensor:
@@ -92,38 +136,52 @@ def correct(p: PatchLaw, q: PatchLaw, x_RP: Tensor, chance: Chance) -> Tensor:
     1 - min(1, q / p), 1 / (1 - overlap) times on average, without a call. Never is p itself drawn from: that pulls the
     output towards q.
     """
-    same_R = (p.tril_NPP == q.tril_NPP).flatten(1).all(1) & ~_is_point(p)
+    point_R = _is_point(p)
+    same_R = _same_factor(p, q) & ~point_R
     out_RP = p.mean_NP.clone()
     if bool(same_R.any()):
         out_RP[same_R] = _reflected(p[same_R], q[same_R], x_RP[same_R])
-    other = (~same_R & ~_is_point(p)).nonzero()[:, 0]
+    other = (~same_R & ~point_R).nonzero()[:, 0]
     if len(other):
         out_RP[other] = _thinned(p[other], q[other], chance)
     return out_RP
 
 
-def judge(p: PatchLaw, q: PatchLaw, x_RKP: Tensor, noise_RKP: Tensor, chance: Chance) -> tuple[list[int], Tensor]:
+def judge(p: PatchLaw, q: PatchLaw, x_RKP: Tensor, noise_RKP: Tensor, chance: Chance) -> Verdict:
     """How many drafted patches each row keeps, and the patch behind them: corrected, or drawn where all were kept.
 
     Args:
         p: laws [R, K + 1]. q: laws [R, K]. noise_RKP: noise [R, K + 1, P] of the places, read behind kept drafts only.
     """
-    counts = accept_patches(p, q, x_RKP, chance)
     rows, drafted = x_RKP.shape[:2]
+    ratio_RK = log_ratio(p[:, :drafted], q, x_RKP) if drafted else x_RKP.new_empty(rows, 0)
+    counts = _counted(ratio_RK, chance) if drafted else [0] * rows
     at, every = torch.tensor(counts, device=x_RKP.device), torch.arange(rows, device=x_RKP.device)
     last_RP = placed(p[every, at], noise_RKP[every.cpu(), at.cpu()])
     no = (at < drafted).nonzero()[:, 0]
     if len(no):
         last_RP[no] = correct(p[no, at[no]], q[no, at[no]], x_RKP[no, at[no]], chance)
-    return counts, last_RP
+    return Verdict(counts, last_RP, ratio_RK)
 
 
 def _is_point(law: PatchLaw) -> Tensor:
+    if isinstance(law, EchoLaw):
+        return (law.scale_NP == 0).all(-1)
     return (law.tril_NPP == 0).all(-1).all(-1)
+
+
+def _same_factor(p: PatchLaw, q: PatchLaw) -> Tensor:
+    if isinstance(p, EchoLaw) and isinstance(q, EchoLaw):
+        return (p.scale_NP == q.scale_NP).all(-1) & (p.rho_N == q.rho_N)
+    return (p.tril_NPP == q.tril_NPP).all(-1).all(-1)
 
 
 def _spread(law: PatchLaw, point_N: Tensor) -> PatchLaw:
     """The law with point masses made wide, so that nothing divides by 0."""
+    if not bool(point_N.any()):
+        return law
+    if isinstance(law, EchoLaw):
+        return EchoLaw(law.mean_NP, law.scale_NP.masked_fill(point_N[..., None], 1.0), law.rho_N)
     eye_PP = torch.eye(law.mean_NP.shape[-1]).to(law.tril_NPP)
     return PatchLaw(law.mean_NP, torch.where(point_N[..., None, None], eye_PP, law.tril_NPP))
 
@@ -137,7 +195,7 @@ def _reflected(p: PatchLaw, q: PatchLaw, x_RP: Tensor) -> Tensor:
 def _thinned(p: PatchLaw, q: PatchLaw, chance: Chance) -> Tensor:
     out_RP = torch.empty_like(p.mean_NP)
     left = torch.arange(len(out_RP), device=out_RP.device)
-    tries, width = 0, 2
+    tries, width = 0, FIRST_TRIES
     while len(left):
         shape = (len(left), max(1, min(width, WIDEST // len(left))))
         some_p, some_q = p[left][:, None], q[left][:, None]

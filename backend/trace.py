@@ -293,8 +293,9 @@ def _whole(x: Any) -> int:
 
 
 def _num_written(trace: Trace) -> int:
-    """New tokens; slots that are open, such as those behind the end of one of several texts, hold none."""
-    return sum(token >= 0 for token in trace.written()) + len(trace.values())
+    """New slots that hold a token, a number or both; open ones, such as those behind the end of a text, count not."""
+    tokens = {slot for slot, token in enumerate(trace.replay()) if token >= 0 and slot >= len(trace.prompt)}
+    return len(tokens | set(trace.values()))
 
 
 def _ratio(a: float, b: float) -> float:

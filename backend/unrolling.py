@@ -8,21 +8,22 @@ Shape letters: S paths, R rows of a call, N patches of a path, K drafted patches
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from backend.chance import Ask
 from backend.errors import UserError
-from backend.gaussian import log_ratio, overlap
-from backend.protocols import BandSession, PatchLaw, PathSession
+from backend.gaussian import echoed, overlap
+from backend.protocols import BandSession, EchoLaw, FeatureSession, HearingSession, PatchLaw, PathSession
 from backend.sampling import shorten
 from backend.types import Fate, Mark
 
 LEVELS = (0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)  # of bands made from a law
 Rule = Literal["fit_below", "overshoot", "smallest"]
+POWERS = torch.tensor([float(f"1e{i}") for i in range(18)], dtype=torch.float64)
 
 
 class Paths:
@@ -65,6 +66,7 @@ class Paths:
         fates: of the last patch of each row; those before it were KEPT.
         """
         values_RKP = patches_RKP.detach().cpu().double()
+        told_RK = shortened(values_RKP)
         marks = []
         for r, (row, count, last) in enumerate(zip(rows, counts, fates, strict=True)):
             start = self.lengths[row]
@@ -72,23 +74,22 @@ class Paths:
             self.written_SNP[row, start : start + room] = values_RKP[r, :room]
             self.lengths[row] += room
             marks += [
-                self.mark(row, start + k, values_RKP[r, k], last if k == count - 1 else Fate.KEPT) for k in range(room)
+                self.mark(row, start + k, told_RK[r][k], last if k == count - 1 else Fate.KEPT) for k in range(room)
             ]
         done = min(self.lengths) * self.patch
         progress(self._ask, min(done, self.horizon) - (self.horizon - self._ask.left))
         return marks
 
-    def mark(self, row: int, index: int, values_P: Tensor, fate: Fate) -> Mark:
+    def mark(self, row: int, index: int, values: Sequence[float], fate: Fate) -> Mark:
         """The mark of a patch, cut at the horizon."""
         start = index * self.patch
-        values = [shorten(x) for x in values_P.tolist()][: self.horizon - start]
-        return Mark(row * self.horizon + start, None, fate, values=tuple(values))
+        return Mark(row * self.horizon + start, None, fate, values=tuple(values[: self.horizon - start]))
 
     def refused(self, rows: Sequence[int], x_RKP: Tensor, counts: Sequence[int]) -> list[Mark]:
         """Marks of drafted patches that were not kept, made before `add`: the first is rejected, others are unread."""
-        values_RKP = x_RKP.detach().cpu()
+        told_RK = shortened(x_RKP)
         return [
-            self.mark(row, self.lengths[row] + k, values_RKP[r, k], Fate.REJECTED if k == counts[r] else Fate.UNREAD)
+            self.mark(row, self.lengths[row] + k, told_RK[r][k], Fate.REJECTED if k == counts[r] else Fate.UNREAD)
             for r, row in enumerate(rows)
             for k in range(counts[r], min(x_RKP.shape[1], self.patches - self.lengths[row]))
         ]
@@ -115,6 +116,26 @@ def finish(
     marks += paths.add(rows, kept_RKP, [n + 1 for n in counts], fates)
     target.commit(kept_RKP, room, rows)
     return tuple(marks), kept_RKP, room
+
+
+def shortened(values: Tensor) -> list[Any]:
+    """Values as nested lists, to six significant digits as `shorten` gives them, all at once."""
+    x = values.detach().cpu().double()
+    places = (5 - x.abs().clamp_min(1e-12).log10().floor()).nan_to_num(0.0, 0.0, 0.0).clamp(-16, 17).long()
+    up, down = POWERS[places.clamp_min(0)], POWERS[(-places).clamp_min(0)]
+    out: list[Any] = ((x * up / down).round() * down / up).tolist()
+    return out
+
+
+def listener(target: PathSession, draft: PathSession) -> Callable[[Sequence[int]], None]:
+    """Lets a drafter that can hear know what the target thought of these rows; nothing where it cannot.
+
+    To be called when both have committed the same.
+    """
+    if isinstance(draft, HearingSession) and isinstance(target, FeatureSession):
+        hear, features = draft.hear, target.features
+        return lambda rows: hear(*features(rows), rows)
+    return lambda rows: None
 
 
 def progress(ask: Ask, steps: int) -> None:
@@ -152,13 +173,15 @@ def refused_curve(x_KP: Tensor, start: int, horizon: int, row: int) -> tuple[Mar
     )
 
 
-def acceptance(p: PatchLaw, q: PatchLaw, x_RKP: Tensor, distance_RK: Tensor) -> dict[str, float]:
+def acceptance(ratio_RK: Tensor, distance_RK: Tensor) -> dict[str, float]:
     """Figures of drafted patches by place k = 1, 2, ...: `chance k`, the mean chance to be accepted if all before were;
     `bell k`, the mean of 2 Phi(-D / 2), which it is where both laws have one covariance; `distance k`, the mean D.
+
+    ratio_RK: log p / q of the drafts, see `judge`.
     """
-    if not x_RKP.shape[1]:
+    if not ratio_RK.shape[1]:
         return {}
-    chance_K = log_ratio(p[:, : x_RKP.shape[1]], q, x_RKP).clamp_max(0.0).exp().mean(0)
+    chance_K = ratio_RK.clamp_max(0.0).exp().mean(0)
     named = {"chance": chance_K, "bell": overlap(distance_RK).mean(0), "distance": distance_RK.mean(0)}
     return {f"{name} {k + 1}": shorten(x) for name, x_K in named.items() for k, x in enumerate(x_K)}
 
@@ -241,6 +264,8 @@ def first_windows(order_N: Tensor, count: int, length: int, answer: int) -> list
 
 def widths(law: PatchLaw) -> Tensor:
     """Standard deviation of every value of a patch: norms of the rows of its factor. [..., P]"""
+    if isinstance(law, EchoLaw):
+        return echoed(law.scale_NP.square(), law.rho_N.square()).sqrt()
     return law.tril_NPP.square().sum(-1).sqrt()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backend import gaussian
 from backend.chance import Seeded
-from backend.protocols import PatchLaw
+from backend.protocols import EchoLaw, PatchLaw
 
 SAMPLES = 20_000
 LEFT = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
@@ -28,7 +28,7 @@ def output(p: PatchLaw, q: PatchLaw, seed: int = 0) -> tuple[Tensor, Tensor]:
     chance = Seeded(seed)
     x_RP = gaussian.placed(q, chance.noise(q.mean_NP.shape))
     both = gaussian.stacked([p, p])
-    counts, _ = gaussian.judge(both, gaussian.stacked([q]), x_RP[:, None], torch.zeros(len(x_RP), 2, 3), chance)
+    counts, _, _ = gaussian.judge(both, gaussian.stacked([q]), x_RP[:, None], torch.zeros(len(x_RP), 2, 3), chance)
     kept_R = torch.tensor(counts) == 1
     out_RP = x_RP.clone()
     out_RP[~kept_R] = gaussian.correct(p[~kept_R], q[~kept_R], x_RP[~kept_R], chance)
@@ -55,6 +55,46 @@ def test_placing_and_whitening_are_inverse_and_densities_agree_with_torch() -> N
     assert torch.allclose(gaussian.whitened(law, x_RP), z_RP)
     other = torch.distributions.MultivariateNormal(LEFT, scale_tril=WIDE)
     assert torch.allclose(gaussian.log_density(law, x_RP), other.log_prob(x_RP))
+
+
+def echoes(seed: int, rows: int = 7) -> EchoLaw:
+    draw = [Seeded(seed + i).noise((rows, 2, 5)).double() for i in range(2)]
+    return EchoLaw(draw[0], draw[1].exp(), torch.tanh(draw[1][..., 0]))
+
+
+def test_autoregressive_noise_is_a_law_like_any_other() -> None:
+    p, q = echoes(1), echoes(9)
+    dense_p, dense_q = (PatchLaw(law.mean_NP, law.tril_NPP) for law in (p, q))
+    z_RKP = Seeded(4).noise((7, 2, 5)).double()
+    x_RKP = gaussian.placed(q, z_RKP)
+    assert torch.allclose(x_RKP, gaussian.placed(dense_q, z_RKP), atol=1e-12)
+    assert torch.allclose(gaussian.whitened(q, x_RKP), z_RKP, atol=1e-9)
+    assert torch.allclose(gaussian.log_ratio(p, q, x_RKP), gaussian.log_ratio(dense_p, dense_q, x_RKP), atol=1e-8)
+    assert torch.allclose(gaussian.distance(p, q), gaussian.distance(dense_p, dense_q), atol=1e-9)
+    both, dense = gaussian.stacked([p[:, 0], q[:, 1]]), gaussian.stacked([dense_p[:, 0], dense_q[:, 1]])
+    assert isinstance(both, EchoLaw)
+    assert torch.equal(both.tril_NPP, dense.tril_NPP)
+    mixed = gaussian.replaced(p, torch.tensor([2, 5]), q[[2, 5]])
+    assert torch.equal(mixed.tril_NPP[2], q.tril_NPP[2])
+    assert torch.equal(mixed.tril_NPP[3], p.tril_NPP[3])
+
+
+def test_autoregressive_noise_is_judged_as_its_factors_are() -> None:
+    """The same numbers from the same chance: kept, thinned, reflected where the covariances are one, and at a point."""
+    q = echoes(3, rows=400)
+    laws_p = (
+        EchoLaw(q.mean_NP + 0.2, 1.3 * q.scale_NP, 0.9 * q.rho_N),
+        EchoLaw(q.mean_NP + 0.2, q.scale_NP, q.rho_N),
+        EchoLaw(q.mean_NP, 0.0 * q.scale_NP, q.rho_N),
+    )
+    noise_RKP = Seeded(1).noise((400, 2, 5))
+    x_RKP = gaussian.placed(q[:, :1], noise_RKP[:, :1])
+    for p in laws_p:
+        found = gaussian.judge(p, q[:, :1], x_RKP, noise_RKP, Seeded(5))
+        dense = [PatchLaw(law.mean_NP, law.tril_NPP) for law in (p, q[:, :1])]
+        known = gaussian.judge(*dense, x_RKP, noise_RKP, Seeded(5))
+        assert found.counts == known.counts
+        assert torch.allclose(found.last_RP, known.last_RP, atol=1e-8)
 
 
 @pytest.mark.parametrize("shift", [0.2, 1.0, 2.5])
@@ -148,12 +188,13 @@ def test_temperature_zero_writes_the_target_means() -> None:
     """Point masses: a draft stays only where it is the target's own patch, and the mean stands for any other."""
     none = torch.zeros_like(WIDE)
     p, q = laws(LEFT, none, 2), PatchLaw(torch.stack((LEFT, LEFT + 1)), none.expand(2, -1, -1))
-    counts, last_RP = gaussian.judge(
+    counts, last_RP, ratio_RK = gaussian.judge(
         gaussian.stacked([p, p]), gaussian.stacked([q]), q.mean_NP[:, None], torch.randn(2, 2, 3), Seeded(0)
     )
     assert counts == [1, 0]
+    assert ratio_RK.tolist() == [[0.0], [-math.inf]]
     assert torch.equal(last_RP, p.mean_NP)
-    _, other = gaussian.judge(
+    _, other, _ = gaussian.judge(
         gaussian.stacked([p, p]), gaussian.stacked([laws(LEFT, WIDE, 2)]), LEFT.expand(2, 1, 3), torch.randn(2, 2, 3),
         Seeded(0),
     )  # fmt: skip

@@ -26,7 +26,7 @@ ROOM = 1 << 20  # steps that can be written; only the context is limited
 
 
 class PatchSession:
-    """A `LookaheadSession`, a `ReorderingPathSession` and a `BandSession` on a forecaster."""
+    """A `LookaheadSession`, a `FeatureSession`, a `ReorderingPathSession` and a `BandSession` on a forecaster."""
 
     levels: Sequence[float] = LEVELS
 
@@ -61,6 +61,10 @@ class PatchSession:
     def commit(self, patches_RKP: Tensor, counts: Sequence[int], rows: Sequence[int] | None = None) -> None:
         """See `PathSession.commit`."""
         self._forked().commit(patches_RKP, counts, self._rows(rows))
+
+    def features(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """See `FeatureSession.features`."""
+        return self._forked().features(rows)
 
     def keep(self, rows: Sequence[int]) -> None:
         """See `ReorderingPathSession.keep`."""

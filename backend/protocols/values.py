@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 
@@ -75,6 +77,35 @@ class PatchLaw:
         return PatchLaw(self.mean_NP[at], self.tril_NPP[at])
 
 
+@dataclass(frozen=True, init=False)
+class EchoLaw(PatchLaw):
+    """Patch laws whose noise is an autoregression, e_i = rho e_{i-1} + s_i w_i with w standard normal.
+
+    scale_NP [..., P] holds s, rho_N [...] one coefficient for each patch. Placing and whitening then cost P steps and
+    not P^2; the factors are made when something asks for them. Scales of zero are a point mass.
+    """
+
+    scale_NP: Tensor
+    rho_N: Tensor
+
+    def __init__(self, mean_NP: Tensor, scale_NP: Tensor, rho_N: Tensor) -> None:
+        self.__dict__.update(mean_NP=mean_NP, scale_NP=scale_NP, rho_N=rho_N)
+
+    @cached_property  # type: ignore[misc]
+    def tril_NPP(self) -> Tensor:  # noqa: N802
+        """The lower Cholesky factors, s_j rho^(i-j)."""
+        size = self.mean_NP.shape[-1]
+        power_NP = self.rho_N[..., None].repeat_interleave(size, -1)
+        power_NP[..., 0] = 1.0
+        step_P = torch.arange(size, device=power_NP.device)
+        gap_PP = (step_P[:, None] - step_P).clamp_min(0)
+        return (power_NP.cumprod(-1)[..., gap_PP] * self.scale_NP[..., None, :]).tril_()
+
+    def __getitem__(self, at: Any) -> EchoLaw:
+        """Some of the laws, by the leading dimensions."""
+        return EchoLaw(self.mean_NP[at], self.scale_NP[at], self.rho_N[at])
+
+
 @runtime_checkable
 class ForecastSession(Protocol):
     """A series that a model continues; what it can do beyond holding it is said by the protocols below.
@@ -112,6 +143,30 @@ class PathSession(ForecastSession, Protocol):
 
     def commit(self, patches_RKP: Tensor, counts: Sequence[int], rows: Sequence[int] | None = None) -> None:
         """Append the first counts[r] patches of row r to its path for good."""
+        ...
+
+
+@runtime_checkable
+class FeatureSession(PathSession, Protocol):
+    """A path session that shows what it thought, for drafters that carry it on."""
+
+    def features(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Features [R, C] behind the last patch of each row that a call has read, and how many of its path those are.
+
+        Costs no call; there must have been one.
+        """
+        ...
+
+
+@runtime_checkable
+class HearingSession(PathSession, Protocol):
+    """A drafter that can be told what a target thought: its laws then carry on the target's own features."""
+
+    def hear(self, features_RC: Tensor, read_R: Tensor, rows: Sequence[int]) -> None:
+        """Put a target's features in the place of those behind the first read_R[r] patches of each row.
+
+        See `FeatureSession.features`. The first time, of all rows. Raises UserError where they do not fit.
+        """
         ...
 
 

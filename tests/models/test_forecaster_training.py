@@ -8,16 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
-from backend.errors import UserError
 from backend.models.forecaster import load_forecaster
 from backend.models.house.forecaster import Forecaster, read_forecaster
-from backend.models.house.forecaster_rows import Frozen
 from backend.train.forecast import patches, patches_measure
 from backend.train.forecast.held_out import Case
-from backend.train.forecast.patches import HELD, TINY, Job, build, continued, draw, held_out_loss, scaled, spans, walks
+from backend.train.forecast.patches import HELD, TINY, Job, build, draw, held_out_loss, scaled, spans, walks
 
 WINDOWS = walks(200).numpy()
 WINDOWS[::3, :600] = math.nan  # short series stand at the end of their windows
@@ -91,53 +88,14 @@ def test_a_few_steps_learn_and_training_resumes(tmp_path: Path) -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_a_draft_is_distilled_from_its_target(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="train it first"):
-        build(job(tmp_path, "draft"))
-    target = build(job(tmp_path))
-    draft = build(job(tmp_path, "draft"))
-    fresh = Forecaster(draft.config)
-
-    def apart(model: Forecaster) -> float:
-        batch_BNP, front = draw(job(tmp_path), (9, 9))
-        with torch.no_grad():
-            p, q = (m.laws(*m(batch_BNP), 0) for m in (target, model))
-            return float(p.divergence(q)[:, front:].mean())
-
-    assert apart(draft) < 0.5 * apart(fresh.eval())
-    assert not draft.quantiles
-
-
-def test_windows_are_continued_by_the_target_behind_the_origin_alone(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = Forecaster(TINY["target"].config).eval()
-    batch_BNP, front = draw(job(tmp_path), (0, 3))
-    out_BNP = continued(Frozen(model), batch_BNP, front, torch.Generator().manual_seed(0))
-    assert torch.equal(out_BNP[:, :front].nan_to_num(), batch_BNP[:, :front].nan_to_num())
-    assert bool(torch.isfinite(out_BNP[:, front:]).all())
-    law = model.laws(*model(out_BNP), 0)
-    cost = law.negative_log_density(out_BNP[:, front:, None].new_tensor(0.0).expand_as(law.mean_P))
-    assert bool(torch.isfinite(cost).all())
-    noise = ((out_BNP[:, front] - law.mean_P[:, front - 1, 0]) / law.log_scale_P[:, front - 1, 0].exp())[:, 0]
-    assert abs(float(noise.mean())) < 5 / math.sqrt(len(noise))
-    assert 0.6 < float(noise.std()) < 1.4
-
-
-def test_a_card_tells_errors_and_acceptance(tmp_path: Path) -> None:
+def test_a_card_tells_errors(tmp_path: Path) -> None:
     build(job(tmp_path))
-    build(job(tmp_path, "draft"))
-    models = [
-        load_forecaster(f"house/{n}", tmp_path / f"{n}.safetensors", "cpu") for n in ("forecaster", "forecaster-draft")
-    ]
+    model = load_forecaster("house/forecaster", tmp_path / "forecaster.safetensors", "cpu")
     y_T = walks(1, 100, seed=4)[0].double().numpy()
     cases = [Case("a", y_T[:70], y_T[70:90], 4, "walks"), Case("b", y_T[:60], y_T[60:80], 4, "walks")]
-    told = patches_measure.held_out(models[0], {"walks": cases, "none": []})
+    told = patches_measure.held_out(model, {"walks": cases, "none": []})
     assert set(told) == {"walks"}
     assert set(told["walks"]) == {"recursive", "direct", "seasonal naive"}
     assert told["walks"]["recursive"]["n"] == 2
     assert all(math.isfinite(x) for row in told["walks"].values() for x in row.values())
-    assert set(patches_measure.held_out(models[1], {"walks": cases})["walks"]) == {"recursive", "seasonal naive"}
-    beside = patches_measure.beside(models[0], models[1], cases[:1])
-    assert 0.0 <= beside["alpha"] <= 1.0
-    assert 1 <= beside["calls"] <= 8
     json.dumps(told)

@@ -26,7 +26,7 @@ from backend.errors import UserError
 from backend.models.house import rounded
 from backend.models.house.layers import Norm, rotary_speeds, rotary_turns
 from backend.models.house.llama import Block, LlamaConfig
-from backend.protocols import PatchLaw
+from backend.protocols import EchoLaw
 
 LEVELS = (0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)  # of the quantile heads
 THETA = 1000.0  # of the rotary angles: 64 patches are few
@@ -104,16 +104,10 @@ class Laws:
         ratio_P = d_P * torch.exp(-2 * other.log_scale_P)
         return (0.5 * ratio_P + other.log_scale_P - self.log_scale_P - 0.5).sum(-1)
 
-    def patch_law(self, temperature: float = 1.0) -> PatchLaw:
-        """The same in float64 on the CPU, with factors [..., P, P]."""
+    def patch_law(self, temperature: float = 1.0) -> EchoLaw:
+        """The same in float64 on the CPU."""
         mean_P, log_scale_P, rho = (x.detach().cpu().double() for x in (self.mean_P, self.log_scale_P, self.rho))
-        size = mean_P.shape[-1]
-        power_P = rho[..., None].expand_as(mean_P)
-        power_P = torch.cat((torch.ones_like(power_P[..., :1]), power_P[..., 1:].cumprod(-1)), -1)
-        steps = torch.arange(size)
-        gap_PP = (steps[:, None] - steps).clamp_min(0)
-        scale_P = log_scale_P.exp() * temperature
-        return PatchLaw(mean_P, (power_P[..., gap_PP] * scale_P[..., None, :]).tril_())
+        return EchoLaw(mean_P, log_scale_P.exp() * temperature, rho)
 
 
 class Reader(nn.Module):
@@ -223,9 +217,11 @@ def last_known(patches_P: Tensor) -> Tensor:
 
 # ----------------------------------------------------------------------------------------------------------- in files
 def save_forecaster(path: Path, model: Forecaster, bits: int = 8) -> None:
-    """Write a model, its matrices in 8 or 6 bits; see `rounded`."""
+    """Write a model, its matrices in 8 or 6 bits, see `rounded`; those that laws are read with, in float16."""
     state = {name: weight.detach().float().cpu() for name, weight in model.state_dict().items()}
-    stored = rounded.in_bits(state, bits, finer=[name for name in state if name.startswith(("read.", "law."))])
+    laws = {name: weight.half() for name, weight in state.items() if name.startswith("law.")}
+    others = {name: weight for name, weight in state.items() if name not in laws}
+    stored = laws | rounded.in_bits(others, bits, finer=[name for name in others if name.startswith("read.")])
     save_file(stored, path, metadata={"kind": "forecaster", "config": json.dumps(asdict(model.config))})
 
 

@@ -3,8 +3,8 @@
 Patches stand at slots: those of the context first, then those of a path, then guesses. A row of a call is one path; all
 rows run the same number of patches, which end at different slots, so a row with less to do runs some again.
 
-Letters: S paths, R rows, T patches run in a call, M slots, N patches of the context, I inputs, C features, H heads,
-D numbers of a head, P values of a patch.
+Letters: S paths or their seats, R rows, T patches run in a call, M slots, N patches of the context (in `run`, all that
+are run), I inputs, C features, H heads, D numbers of a head, P values of a patch, L layers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from backend.models.house.layers import LinearMap, norm_floor, pack_linear, rota
 from backend.models.house.llama import Block, norm_into
 
 SPARE = 16  # slots of a new cache behind those that are asked for
+LOOKED_UP = 256  # slots whose rotary turns are kept in a table
 
 
 class Frozen:
@@ -32,38 +33,40 @@ class Frozen:
         self.config, self.dtype, self.speed_P = model.config, dtype, model.speed_P
         self.device = model.speed_P.device
         self.num_params = model.num_params
-        self.read, self.law = _packed(model.read, dtype), _packed(model.law, dtype)
+        self.read, self.law = pack_reader(model.read, dtype), pack_reader(model.law, dtype)
         self.layers = tuple(block.kernels(fold) for block in model.blocks if isinstance(block, Block))
         self.norm_scale_C = model.norm.scale().to(wide(dtype))
         self.floor = norm_floor(self.config.dim, self.config.llama.norm_eps, self.speed_P.to(dtype))
         self.quantiles = model.quantiles.to(dtype).requires_grad_(False)
+        self._turns = self._turned(torch.arange(LOOKED_UP, device=self.device))
 
     def laws(self, h_XC: Tensor, base_X: Tensor, ahead: int) -> Laws:
         """Laws [..., 1 + ahead] behind patches with these features and last observed values."""
         out = self.law(h_XC.flatten(0, -2))
         return read_laws(out.view(*h_XC.shape[:-1], -1), base_X, self.config.patch, ahead)
 
-    def run(self, patches_RTWP: Tensor, at_RT: Tensor, cache: Cache, rows_R: Tensor | None) -> Tensor:
+    def run(self, patches_RTWP: Tensor, at_RT: Tensor, cache: Cache) -> Tensor:
         """Features [R, T, C] of patches at these slots, each with those before it that are read together with it.
 
-        rows_R: their paths, all if None. Keys and values go into the cache, which must hold all earlier slots.
+        Row r has seat r of the cache, which must hold all earlier slots; its keys and values go there, too.
         """
         config = self.config
         rows, count = at_RT.shape
         h_NC = self.read(told(patches_RTWP.to(self.dtype).flatten(2)).flatten(0, 1))
-        turn_N1P = rotary_turns(at_RT.flatten(), self.speed_P, wide(self.dtype))
-        x_NC = torch.empty_like(h_NC)
         end = int(at_RT.max()) + 1
+        turn_N1P = self._turns[at_RT.flatten()] if end <= LOOKED_UP else self._turned(at_RT.flatten())
+        x_NC = torch.empty_like(h_NC)
         seen_R1TM = None
         if count > 1 or int(at_RT.min()) + 1 < end:
-            seen_R1TM = (torch.arange(end, device=at_RT.device) <= at_RT[..., None])[:, None]
+            ahead_RTM = torch.arange(end, device=at_RT.device) > at_RT[..., None]
+            seen_R1TM = h_NC.new_zeros(rows, 1, count, end).masked_fill_(ahead_RTM[:, None], -torch.inf)
         for i, layer in enumerate(self.layers):
             norm_into(x_NC, h_NC, self.floor, layer.attn_scale_C)
             heads_N3HD = layer.qkv(x_NC).view(rows * count, 3 * config.num_heads, -1)
             turned = heads_N3HD[:, : 2 * config.num_heads]
             torch.view_as_complex(turned.view(*turned.shape[:-1], -1, 2)).mul_(turn_N1P)
             q, k, v = heads_N3HD.view(rows, count, 3, config.num_heads, -1).unbind(2)
-            keys, values = cache.put(i, k, v, at_RT, rows_R, end)
+            keys, values = cache.put(i, k, v, at_RT, None, end)
             mixed = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, seen_R1TM)
             h_NC.add_(layer.out(mixed.transpose(1, 2).reshape(rows * count, -1)))
             norm_into(x_NC, h_NC, self.floor, layer.ffn_scale_C)
@@ -71,48 +74,61 @@ class Frozen:
             h_NC.add_(layer.down(F.silu(gate_NF).mul_(up_NF)))
         return (unit_norm(h_NC, self.floor) * self.norm_scale_C).view(rows, count, -1)
 
-    def windows(self, patches_RMP: Tensor, at_RT: Tensor) -> Tensor:
-        """The patches at these slots, each with those before it, NaN in front of the series. [R, T, W, P]"""
+    def windows(self, patches_SMP: Tensor, at_RT: Tensor, row_R: Tensor | None = None) -> Tensor:
+        """The patches at these slots, each with those before it, NaN in front of the series. [R, T, W, P]
+
+        row_R: whose patches they are, all in turn if None.
+        """
         back_W = torch.arange(1 - self.config.window, 1, device=at_RT.device)
         slots_RTW = at_RT[..., None] + back_W
-        rows_R11 = torch.arange(len(patches_RMP), device=at_RT.device)[:, None, None]
-        found_RTWP = patches_RMP[rows_R11, slots_RTW.clamp_min(0)]
-        return found_RTWP.masked_fill((slots_RTW < 0)[..., None], torch.nan)
+        rows_R = torch.arange(len(at_RT), device=at_RT.device) if row_R is None else row_R
+        found_RTWP = patches_SMP[rows_R[:, None, None], slots_RTW.clamp_min(0)]
+        return found_RTWP.masked_fill_((slots_RTW < 0)[..., None], torch.nan)
+
+    def _turned(self, at_N: Tensor) -> Tensor:
+        return rotary_turns(at_N, self.speed_P, wide(self.dtype))
 
 
 class Cache:
-    """Keys and values of S paths, [S, H, M, D] for every layer."""
+    """Keys and values of S seats, [L, S, M, 2 C]: for every layer and slot the keys of all heads, then their values.
 
-    def __init__(self, net: Frozen, paths: int, slots: int) -> None:
+    A call works on the first seats, so that nothing has to be gathered: paths change seats when others come.
+    """
+
+    def __init__(self, net: Frozen, seats: int, slots: int) -> None:
         c = net.config
-        shape = (2, paths, c.num_heads, slots, c.dim // c.num_heads)
-        self.kv = [torch.zeros(shape, dtype=net.dtype, device=net.device) for _ in net.layers]
+        self.kv = torch.zeros(len(net.layers), seats, slots, 2 * c.dim, dtype=net.dtype, device=net.device)
 
     def put(
-        self, layer: int, k: Tensor, v: Tensor, at_RT: Tensor, rows_R: Tensor | None, end: int
+        self, layer: int, k: Tensor, v: Tensor, at_RT: Tensor, seat_R: Tensor | None, end: int
     ) -> tuple[Tensor, Tensor]:
-        """Write keys and values [R, T, H, D]; the rows' own up to slot `end`, [R, H, end, D]."""
-        held, first = self.kv[layer], int(at_RT[0, 0])
-        at_R1 = torch.arange(len(at_RT), device=at_RT.device)[:, None] if rows_R is None else rows_R[:, None]
-        if rows_R is None and end - first == at_RT.shape[1] and bool((at_RT == at_RT[0]).all()):
-            held[0, :, :, first:end], held[1, :, :, first:end] = k.transpose(1, 2), v.transpose(1, 2)
-        else:
-            held[0][at_R1, :, at_RT], held[1][at_R1, :, at_RT] = k, v
-        part = held[:, :, :, :end]
-        if rows_R is not None:
-            part = part[:, rows_R]
-        return part[0], part[1]
+        """Write keys and values [R, T, H, D] at these slots; the rows' own up to slot `end`, [R, H, end, D].
 
-    def widen(self, paths: int, slots: int) -> None:
-        """Make room for so many slots, and so many paths where there is one yet: copies of it."""
-        for i, held in enumerate(self.kv):
-            fresh = held.new_zeros((2, paths, held.shape[2], slots, held.shape[4]))
-            fresh[:, :, :, : held.shape[3]] = held
-            self.kv[i] = fresh
+        seat_R: their seats, the first R if None: then nothing is copied.
+        """
+        held_SMC, rows = self.kv[layer], len(at_RT)
+        seats, slots, width = held_SMC.shape
+        at_R = torch.arange(rows, device=at_RT.device) if seat_R is None else seat_R
+        both_NC = torch.stack((k, v), 2).view(-1, width)
+        held_SMC.view(seats * slots, width).index_copy_(0, (at_RT + slots * at_R[:, None]).flatten(), both_NC)
+        own_RMC = held_SMC[:rows, :end] if seat_R is None else held_SMC[seat_R, :end]
+        keys, values = own_RMC.view(*own_RMC.shape[:2], 2, *k.shape[2:]).permute(2, 0, 3, 1, 4)
+        return keys, values
 
-    def take(self, rows_R: Tensor) -> None:
-        """Path s becomes a copy of path rows_R[s]."""
-        self.kv = [held[:, rows_R] for held in self.kv]
+    def widen(self, seats: int, slots: int) -> None:
+        """Make room for so many slots, and so many seats where there is one yet: copies of it."""
+        layers, _, held, width = self.kv.shape
+        fresh = self.kv.new_zeros(layers, seats, slots, width)
+        fresh[:, :, :held] = self.kv
+        self.kv = fresh
+
+    def take(self, seat_S: Tensor) -> None:
+        """Seat s becomes a copy of seat seat_S[s]."""
+        self.kv = self.kv[:, seat_S]
+
+    def swap(self, here: Sequence[int], there: Sequence[int]) -> None:
+        """Seats `here` and `there` change places."""
+        self.kv[:, [*here, *there]] = self.kv[:, [*there, *here]]
 
 
 class Strands:
@@ -131,6 +147,7 @@ class Strands:
         self._hidden_SMC = torch.empty(0)
         self._done_S = torch.zeros(paths, dtype=torch.long, device=net.device)  # slots that are computed
         self._cache: Cache | None = None
+        self._seated = list(range(paths))  # who has each seat of the cache
 
     @torch.no_grad()
     def laws(self, draft_RKP: Tensor | None, rows: Sequence[int], ahead: int) -> tuple[Callable[[], Laws], int]:
@@ -163,11 +180,19 @@ class Strands:
         for row, count in zip(rows, counts, strict=True):
             self.lengths[row] += count
 
+    def features(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Features [R, C] behind the last patch of these paths that is computed, and how many of their own are."""
+        row_R = torch.tensor(rows, device=self._done_S.device)
+        done_R = self._done_S[row_R]
+        return self._hidden_SMC[row_R, done_R - 1], done_R - self.start
+
     def take(self, rows: Sequence[int]) -> None:
         """Path s becomes a copy of path rows[s], all of the same length."""
         row_S = torch.tensor(rows, device=self._done_S.device)
         if self._cache is not None:
-            self._cache.take(row_S)
+            seat_of = {row: seat for seat, row in enumerate(self._seated)}
+            self._cache.take(torch.tensor([seat_of[row] for row in rows], device=row_S.device))
+            self._seated = list(range(len(rows)))
             self._hidden_SMC = self._hidden_SMC[row_S]
         self._values_SMP, self._done_S = self._values_SMP[row_S], self._done_S[row_S]
         self.lengths = [self.lengths[row] for row in rows]
@@ -178,7 +203,7 @@ class Strands:
         self._cache = Cache(net, 1, self.start)
         at_1N = torch.arange(self.start, device=net.device)[None]
         found_1NWP = net.windows(self._values_SMP[:1], at_1N)
-        hidden_1NC = net.run(found_1NWP, at_1N, self._cache, None)
+        hidden_1NC = net.run(found_1NWP, at_1N, self._cache)
         self._cache.widen(paths, slots)
         self._hidden_SMC = _longer(hidden_1NC.expand(paths, -1, -1), slots)
         self._done_S.fill_(self.start)
@@ -207,14 +232,27 @@ class Strands:
     def _compute(self, row_R: Tensor, end_R: Tensor, count: int) -> int:
         """Run the `count` patches in front of these slots."""
         assert self._cache is not None
+        order = self._seat(row_R.tolist())
+        if order is not None:
+            row_R, end_R = row_R[order], end_R[order]
         at_RT = (end_R[:, None] + torch.arange(-count, 0, device=row_R.device)).clamp_min(0)
-        whole = len(row_R) == len(self.lengths) and bool((row_R == torch.arange(len(row_R), device=row_R.device)).all())
-        values_RMP = self._values_SMP if whole else self._values_SMP[row_R]
-        found_RTWP = self._net.windows(values_RMP, at_RT)
-        hidden_RTC = self._net.run(found_RTWP, at_RT, self._cache, None if whole else row_R)
+        hidden_RTC = self._net.run(self._net.windows(self._values_SMP, at_RT, row_R), at_RT, self._cache)
         self._hidden_SMC[row_R[:, None], at_RT] = hidden_RTC
         self._done_S[row_R] = end_R
         return at_RT.numel()
+
+    def _seat(self, rows: Sequence[int]) -> Tensor | None:
+        """Give these paths the first seats; their order there as places in `rows`, None where it is the same."""
+        assert self._cache is not None
+        asked = {row: r for r, row in enumerate(rows)}
+        leave = [seat for seat in range(len(rows)) if self._seated[seat] not in asked]
+        if leave:
+            come = [seat for seat in range(len(rows), len(self._seated)) if self._seated[seat] in asked]
+            self._cache.swap(leave, come)
+            for here, there in zip(leave, come, strict=True):
+                self._seated[here], self._seated[there] = self._seated[there], self._seated[here]
+        order = [asked[row] for row in self._seated[: len(rows)]]
+        return None if order == list(range(len(rows))) else torch.tensor(order, device=self._done_S.device)
 
     def _bases(self, row_R: Tensor, at_RK: Tensor) -> Tensor:
         return last_known(self._values_SMP[row_R[:, None], at_RK]).to(self._net.dtype)
@@ -235,14 +273,14 @@ def band(net: Frozen, context_T: Tensor, futures_RH: Tensor | None, size: int) -
     rows, count = patches_RNP.shape[:2]
     at_RN = torch.arange(count, device=net.device).expand(rows, -1)
     with torch.no_grad():
-        hidden_RNC = net.run(net.windows(patches_RNP, at_RN), at_RN, Cache(net, rows, count), None)
+        hidden_RNC = net.run(net.windows(patches_RNP, at_RN), at_RN, Cache(net, rows, count))
         head = net.quantiles[net.config.sizes.index(size // net.config.patch)]
         base_R = last_known(patches_RNP[:, -1]).to(net.dtype)
         out_RQH: Tensor = head(hidden_RNC[:, -1], base_R)
     return out_RQH, rows * count
 
 
-def _packed(reader: Reader, dtype: torch.dtype) -> LinearMap:
+def pack_reader(reader: Reader, dtype: torch.dtype) -> LinearMap:
     """A `Reader` whose two first maps are one."""
     width = reader.straight.out_features
     weight = torch.cat((reader.straight.weight, reader.up.weight))

@@ -48,8 +48,8 @@ def classical_draft(
             tail_Rp = torch.cat((tail_Rp, x_RP), 1)[:, -drafter.lags :]
         p = target.score(x_RKP, rows)
         laws = stacked(q) if q else p[:, :0]
-        counts, last_RP = judge(p, laws, x_RKP, noise_RKP, ask.chance)
-        figures = acceptance(p, laws, x_RKP, distance(p[:, :length], laws))
+        counts, last_RP, ratio_RK = judge(p, laws, x_RKP, noise_RKP, ask.chance)
+        figures = acceptance(ratio_RK, distance(p[:, :length], laws))
         marks, _, _ = finish(target, under_way, rows, x_RKP, counts, last_RP)
-        note = f"{len(rows)} paths, {sum(counts)} of {len(rows) * length} patches of {model} kept"
+        note = f"{sum(counts)} of {len(rows) * length} patches of {model} kept, paths open: {len(rows)}"
         yield Step(marks, note, figures=figures)

@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 
 from backend.chance import Ask
-from backend.gaussian import distance, judge, placed
+from backend.gaussian import distance, judge, placed, replaced
 from backend.protocols import LookaheadSession
 from backend.registry import strategy
 from backend.types import Guarantee, Knob, Step
@@ -38,14 +38,14 @@ def lookahead_heads(
         x_RKP = x_RKP[:, :length]
         p, heads = target.look(x_RKP, rows)
         q = ahead[rows, :length] if ahead is not None else p[:, :0]
-        counts, last_RP = judge(p, q, x_RKP, under_way.noise(rows, length + 1), ask.chance)
-        figures = acceptance(p, q, x_RKP, distance(p[:, :length], q))
+        counts, last_RP, ratio_RK = judge(p, q, x_RKP, under_way.noise(rows, length + 1), ask.chance)
+        figures = acceptance(ratio_RK, distance(p[:, :length], q))
         marks, _, _ = finish(target, under_way, rows, x_RKP, counts, last_RP)
         found = heads[torch.arange(len(rows)), torch.tensor(counts), :reach]  # behind the patch that was just drawn
         fresh_RKP = placed(found, under_way.noise(rows, reach))
         if ahead is None:
             ahead, x_SKP = found, fresh_RKP
         else:
-            ahead.mean_NP[rows], ahead.tril_NPP[rows], x_SKP[rows] = found.mean_NP, found.tril_NPP, fresh_RKP
-        note = f"{len(rows)} paths, {sum(counts)} of {len(rows) * length} patches of the heads kept"
+            ahead, x_SKP[rows] = replaced(ahead, torch.tensor(rows), found), fresh_RKP
+        note = f"{sum(counts)} of {len(rows) * length} patches of the heads kept, paths open: {len(rows)}"
         yield Step(marks, note, figures=figures)

@@ -57,4 +57,4 @@ def noise_jacobi(
         target.commit(fresh_RKP, counts, rows)
         marks = under_way.add(rows, fresh_RKP, counts, [Fate.BONUS] * len(rows))
         figures = {"final": sum(counts) / len(rows), "change": shorten(change_RK.mean())}
-        yield Step(tuple(marks), f"{sum(counts)} patches final, {len(under_way.open)} paths open", figures=figures)
+        yield Step(tuple(marks), f"patches final: {sum(counts)}, paths open: {len(under_way.open)}", figures=figures)

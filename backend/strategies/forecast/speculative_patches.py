@@ -17,7 +17,7 @@ from backend.gaussian import distance, judge, placed, stacked
 from backend.protocols import PatchLaw, PathSession
 from backend.registry import strategy
 from backend.types import Guarantee, Knob, Step
-from backend.unrolling import Paths, acceptance, finish
+from backend.unrolling import Paths, acceptance, finish, listener
 
 
 @strategy(paper="2511.18191", guarantee=Guarantee.LOSSLESS, family="draft model")
@@ -32,6 +32,7 @@ def speculative_patches(
     """Yield one step per target call: the judged drafts of all open paths, and one patch behind each."""
     under_way = Paths(target, ask, paths)
     draft.fork(paths)
+    tell = listener(target, draft)
     while rows := under_way.open:
         length = min(gamma, max(under_way.patches - under_way.lengths[row] for row in rows) - 1)
         noise_RKP = under_way.noise(rows, length + 1)
@@ -42,9 +43,10 @@ def speculative_patches(
             x_RKP = torch.cat((x_RKP, placed(q[-1], noise_RKP[:, k])[:, None]), 1)
         p = target.score(x_RKP, rows)  # one call, K + 1 laws for each path
         laws = stacked(q) if q else p[:, :0]
-        counts, last_RP = judge(p, laws, x_RKP, noise_RKP, ask.chance)
-        figures = acceptance(p, laws, x_RKP, distance(p[:, :length], laws))
+        counts, last_RP, ratio_RK = judge(p, laws, x_RKP, noise_RKP, ask.chance)
+        figures = acceptance(ratio_RK, distance(p[:, :length], laws))
         marks, kept_RKP, room = finish(target, under_way, rows, x_RKP, counts, last_RP)
         draft.commit(kept_RKP, room, rows)
-        note = f"{len(rows)} paths, {sum(counts)} of {len(rows) * length} drafted patches kept"
+        tell(rows)  # what the target thought, to a drafter that carries it on
+        note = f"{sum(counts)} of {len(rows) * length} drafted patches kept, paths open: {len(rows)}"
         yield Step(marks, note, figures=figures)

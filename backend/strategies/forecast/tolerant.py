@@ -17,7 +17,7 @@ from backend.protocols import PathSession
 from backend.registry import strategy
 from backend.sampling import shorten
 from backend.types import Fate, Guarantee, Knob, Step
-from backend.unrolling import LEVELS, band_marks, level_figures, progress, refused_curve, widths
+from backend.unrolling import LEVELS, band_marks, level_figures, listener, progress, refused_curve, widths
 
 
 @strategy(paper="2511.18191", guarantee=Guarantee.LOSSY, family="draft model")
@@ -33,6 +33,7 @@ def tolerant(
     horizon, start, patch = ask.left, 0, target.patch
     target.fork(1)
     draft.fork(1)
+    tell = listener(target, draft)
     z_L1 = torch.special.ndtri(torch.tensor(LEVELS, dtype=torch.float64))[:, None]
     while start < horizon:
         length = min(gamma, -(-(horizon - start) // patch) - 1)
@@ -48,6 +49,7 @@ def tolerant(
         kept_1KP = law.mean_NP[None, : n + 1]
         for session in (target, draft):
             session.commit(kept_1KP, [n + 1])
+        tell([0])
         progress(ask, min((n + 1) * patch, horizon - start))
         start += (n + 1) * patch
         figures = {"gap": shorten(gap_K[:n].max()) if n else 0.0, "width": shorten(curve[1].mean())}

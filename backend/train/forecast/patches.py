@@ -1,11 +1,10 @@
-"""Train the forecasters house/forecaster*: `python -m backend.train.forecast.patches --model target|target-8|draft`.
+"""Train house/forecaster and house/forecaster-8: `python -m backend.train.forecast.patches --model target|target-8`.
 
 Windows of the series mix are cut at a random origin; the scale is taken from what lies before it. The loss is the
 negative log density of the next patch, half that of the patches behind it, and the pinball loss of the quantile heads,
-all on one trunk. The draft learns from the target: its loss is KL(target || draft) in closed form, and half its windows
-are continued by the target, for that is what it will read. Matrices of the trunk are trained with Muon (torch 2.9 or
-later), all else with AdamW, on one cosine; what ships is a running average. Training resumes from its checkpoint.
-The recipes took 20 minutes (target) and 12 (draft) on two busy CPU threads; `--device cuda` trains wider batches for
+all on one trunk. Matrices of the trunk are trained with Muon (torch 2.9 or later), all else with AdamW, on one cosine;
+what ships is a running average. Training resumes from its checkpoint. Their drafter is trained by `drafter`. The recipe
+of house/forecaster took 53 minutes on one busy CPU thread; `--device cuda` trains wider batches for
 longer. `--tiny` makes small models from made-up walks in seconds, for tests. `--measure` measures a trained model and
 writes its card.
 
@@ -17,7 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,20 +26,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.errors import UserError
 from backend.models.house.forecaster import (
     LEVELS,
     Forecaster,
     ForecasterConfig,
     Laws,
-    last_known,
     read_forecaster,
     save_forecaster,
 )
-from backend.models.house.forecaster_rows import Cache, Frozen
 from backend.train.smollm2_corpus import ROOT
 
-NAMES = {"target": "forecaster", "target-8": "forecaster-8", "draft": "forecaster-draft"}
+NAMES = {"target": "forecaster", "target-8": "forecaster-8"}
 BOUND = 5.0  # innovations beyond it cost linearly in training, so that a spike does not widen every law
 LARGEST = 10.0  # model units beyond it count as missing
 INSIDE = 0.25  # weight of patches in front of the origin
@@ -49,7 +45,6 @@ HELD = 50  # every so many-th window is held out
 SAVED_EVERY, SHOWN_EVERY = 200, 100  # steps
 BITS = {"target-8": 6}  # of stored weights, where not 8
 PLACES = 3  # of a window where the quantile heads are trained
-POOL = 800  # batches that the draft learns from
 
 
 @dataclass(frozen=True)
@@ -67,23 +62,19 @@ class Recipe:
 
 _target = ForecasterConfig(16, 128, 4, 4, 344)
 _eight = ForecasterConfig(8, 96, 4, 4, 256)
-_draft = ForecasterConfig(16, 64, 2, 2, 176, reach=0, sizes=())
 RECIPES = {
     "cpu": {
-        "target": Recipe(_target, 1900, 2e-3),
+        "target": Recipe(_target, 5000, 2e-3),
         "target-8": Recipe(_eight, 1000, 2e-3, ahead=16),
-        "draft": Recipe(_draft, 5000, 3e-3, tokens=1536),
     },
     "cuda": {
         "target": Recipe(_target, 20_000, 2e-3, tokens=24_576),
         "target-8": Recipe(_eight, 20_000, 2e-3, tokens=24_576, ahead=16),
-        "draft": Recipe(_draft, 10_000, 3e-3, tokens=12_288),
     },
 }
 TINY = {
     "target": Recipe(ForecasterConfig(16, 32, 2, 2, 64), 60, 4e-3, 512, 4, 0.9),
     "target-8": Recipe(ForecasterConfig(8, 32, 2, 2, 64), 60, 4e-3, 512, 4, 0.9),
-    "draft": Recipe(ForecasterConfig(16, 16, 1, 1, 32, reach=0, sizes=()), 60, 4e-3, 512, 4, 0.9),
 }
 
 
@@ -164,26 +155,6 @@ def scaled(y_BT: Tensor, origin: int) -> Tensor:
     return torch.where(fine_B1 & (z_BT.abs() < LARGEST), z_BT, torch.nan)
 
 
-@torch.no_grad()
-def continued(net: Frozen, patches_BNP: Tensor, front: int, stream: torch.Generator) -> Tensor:
-    """The windows with the target's own samples behind the origin, as a drafter will read them."""
-    out_BNP = patches_BNP.clone()
-    batch, count, patch = out_BNP.shape
-    at_BN = torch.arange(count, device=out_BNP.device).expand(batch, -1)
-    cache, done = Cache(net, batch, count), 0
-    for n in range(front, count):
-        fresh_BT = at_BN[:, done:n]
-        hidden_BC = net.run(net.windows(out_BNP, fresh_BT), fresh_BT, cache, None)[:, -1]
-        law = net.laws(hidden_BC, last_known(out_BNP[:, n - 1]), 0)
-        error_B = torch.zeros(batch, device=out_BNP.device)
-        for i in range(patch):
-            drawn_B = torch.randn(batch, generator=stream).to(error_B)
-            error_B = law.rho[:, 0] * error_B + law.log_scale_P[:, 0, i].exp() * drawn_B
-            out_BNP[:, n, i] = law.mean_P[:, 0, i] + error_B
-        done = n
-    return torch.where(out_BNP.abs() < LARGEST, out_BNP, torch.nan)
-
-
 # -------------------------------------------------------------------------------------------------------------- losses
 def loss_of(model: Forecaster, patches_BNP: Tensor, front: int, stream: np.random.Generator) -> Tensor:
     """The loss of a batch of `draw`."""
@@ -229,32 +200,18 @@ def pinball_loss(
     return loss / len(model.config.sizes)
 
 
-def distil_loss(model: Forecaster, p: Laws, patches_BNP: Tensor, front: int) -> Tensor:
-    """log(1 + KL(target || draft)) of every patch, and a little of the density loss.
-
-    The logarithm, because a patch that is a few nats off is refused either way. p: the target's laws [B, N, 1].
-    """
-    h_BNC, base_BN = model(patches_BNP)
-    q = model.laws(h_BNC, base_BN)
-    cost_BN = torch.log1p(p.divergence(q)[..., 0])
-    weight_N = torch.where(torch.arange(cost_BN.shape[1], device=cost_BN.device) < front - 1, INSIDE, 1.0)
-    seen_BN = weight_N * torch.isfinite(patches_BNP).any(-1)
-    apart = (cost_BN * seen_BN).sum() / seen_BN.sum().clamp_min(1.0)
-    return apart + 0.1 * density_loss(q, patches_BNP, front, 0)
-
-
 # ------------------------------------------------------------------------------------------------------------ training
-def train(job: Job, model: Forecaster, target: Forecaster | None = None) -> Forecaster:
-    """Train from where the checkpoint stands; returns the running average. target: teacher of a draft."""
+def train(job: Job, model: Forecaster) -> Forecaster:
+    """Train from where the checkpoint stands; returns the running average. A batch depends on seed and step alone."""
     recipe, average = job.recipe, Forecaster(job.recipe.config).to(job.device)
     average.load_state_dict(model.state_dict())
     parts = parts_of(model, recipe)
     step = _resume(job, model, average, parts)
-    loss = _losses(job, model, target) if step < recipe.steps else None
     began, first, shown = time.monotonic(), step, 0.0
-    while loss is not None and step < recipe.steps:
+    while step < recipe.steps:
         model.train()
-        cost = loss(step)
+        patches_BNP, front = draw(job, (0, step))
+        cost = loss_of(model, patches_BNP.to(job.device), front, np.random.default_rng((recipe.seed, 2, step)))
         torch.autograd.backward(cost)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for part in parts:
@@ -287,42 +244,6 @@ def parts_of(model: Forecaster, recipe: Recipe) -> list[Any]:
         return min(1.0, (step + 1) / warm) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / recipe.steps)))
 
     return [muon, adam, *(torch.optim.lr_scheduler.LambdaLR(part, share) for part in (muon, adam))]
-
-
-def _losses(job: Job, model: Forecaster, target: Forecaster | None) -> Callable[[int], Tensor]:
-    """The loss of a step; its batch depends on the seed and the step alone."""
-    if target is None:
-
-        def loss(step: int) -> Tensor:
-            patches_BNP, front = draw(job, (0, step))
-            stream = np.random.default_rng((job.recipe.seed, 2, step))
-            return loss_of(model, patches_BNP.to(job.device), front, stream)
-
-        return loss
-    pool = taught(job, target)
-    print(f"{len(pool)} batches read by the target", flush=True)
-
-    def distilled(step: int) -> Tensor:
-        stream = np.random.default_rng((job.recipe.seed, 2, step))
-        patches_BNP, front, p = pool[int(stream.integers(len(pool)))]
-        return distil_loss(model, p, patches_BNP, front)
-
-    return distilled
-
-
-@torch.no_grad()
-def taught(job: Job, target: Forecaster) -> list[tuple[Tensor, int, Laws]]:
-    """Batches with the target's laws, every other one continued by the target."""
-    net, out = Frozen(target), []
-    stream = torch.Generator().manual_seed(job.recipe.seed)
-    for i in range(min(POOL, job.recipe.steps)):
-        patches_BNP, front = draw(job, (1, i))
-        patches_BNP = patches_BNP.to(job.device)
-        if i % 2:
-            patches_BNP = continued(net, patches_BNP, front, stream)
-        h_BNC, base_BN = target(patches_BNP)
-        out.append((patches_BNP, front, target.laws(h_BNC, base_BN, 0)))
-    return out
 
 
 @torch.no_grad()
@@ -362,16 +283,10 @@ def _resume(job: Job, model: Forecaster, average: Forecaster, parts: list[Any]) 
 def build(job: Job) -> Forecaster:
     """Train what is missing and write the weights."""
     torch.manual_seed(job.recipe.seed)
-    target = None
-    if job.model == "draft":
-        path = job.out / f"{NAMES['target']}.safetensors"
-        if not path.exists():
-            raise UserError(f"There is no {path.name} in {job.out}; train it first, with --model target.")
-        target = read_forecaster(path, job.device)
     job.data.mkdir(parents=True, exist_ok=True)
     job.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    model = train(job, Forecaster(job.recipe.config).to(job.device), target)
+    model = train(job, Forecaster(job.recipe.config).to(job.device))
     save_forecaster(job.weights, model, BITS.get(job.model, 8))
     rounded = held_out_loss(job, read_forecaster(job.weights, job.device))
     print(f"held-out loss {held_out_loss(job, model):.4f}, rounded {rounded:.4f}, {time.monotonic() - began:.0f} s")

@@ -1,4 +1,4 @@
-"""What a forecaster over patches is worth on held-out series: a card with errors of every group, and acceptance.
+"""What a forecaster over patches is worth on held-out series: a card with errors of every group.
 
 Letters: S sample paths, H horizon, Q quantile levels.
 """
@@ -18,6 +18,7 @@ from backend.chance import Ask, Seeded
 from backend.codecs.series_scale import Scale
 from backend.meter import Meter
 from backend.models.forecaster import ForecasterModel, load_forecaster
+from backend.models.forecaster_cell import CellModel
 from backend.models.house.forecaster import read_forecaster
 from backend.protocols import BandSession, PathSession, Prompt
 from backend.registry import find
@@ -25,18 +26,19 @@ from backend.train.forecast import baselines
 from backend.train.forecast.held_out import Case, groups
 from backend.train.forecast.patches import NAMES, Job, Recipe, held_out_loss, spans
 from backend.train.forecast.scoring import Answer, Forecaster, Row, judged
-from backend.types import Fate, Sampling
+from backend.types import Sampling
 
 PATHS = 64  # of every forecast
-GAMMA = 3  # patches drafted before each call
 WARM = Sampling(temperature=1.0)
 SHOWN = ("n", "MASE", "WQL", "sMAPE", "coverage80")  # of a row, on the card
 WHAT = {
     "target": "A causal transformer over patches of 16 steps: normal laws of the next patch and of three behind it, "
     "quantiles of the next 16, 32, 64 and 128 steps.",
     "target-8": "The same over patches of 8 steps, with quantiles of the next 8, 16, 32 and 64.",
-    "draft": "A small causal transformer over patches of 16 steps that imitates house/forecaster.",
 }
+
+
+PathModel = ForecasterModel | CellModel
 
 
 def write_card(model: str, recipe: Recipe, data: Path, out: Path, device: str, series: int) -> None:
@@ -64,24 +66,20 @@ def write_card(model: str, recipe: Recipe, data: Path, out: Path, device: str, s
         "sample paths, of the quantile heads where they reach the horizon in one call, and of seasonal naive. "
         "windows_nats_a_value: -log density of the next patch in windows that were left out, in model units.",
     }
-    if model == "draft":
-        target = load_forecaster("house/forecaster", out / "forecaster.safetensors", "cpu")
-        chosen = [case for of_group in cases.values() for case in of_group[: max(1, series // 3)]]
-        card["beside_forecaster"] = beside(target, loaded, chosen)
     card["cannot"] = "Knows nothing of dates, and of other series than the one it continues."
     card["torch"] = str(torch.__version__)
     path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    print(json.dumps({name: card.get(name) for name in ("held_out", "beside_forecaster")}, indent=2))
+    print(json.dumps(card["held_out"], indent=2))
 
 
-def held_out(model: ForecasterModel, cases: Mapping[str, Sequence[Case]]) -> dict[str, dict[str, Any]]:
+def held_out(model: PathModel, cases: Mapping[str, Sequence[Case]]) -> dict[str, dict[str, Any]]:
     """Rows of the card by group and way of forecasting."""
     out: dict[str, dict[str, Any]] = {name: {} for name, of_group in cases.items() if of_group}
     ways: dict[str, tuple[Forecaster, Mapping[str, Sequence[Case]]]] = {
         "recursive": (recursive_of(model), cases),
         "seasonal naive": (baselines.own("seasonal_naive"), cases),
     }
-    if model.net.config.sizes:
+    if isinstance(model, ForecasterModel) and model.net.config.sizes:
         most = model.net.config.sizes[-1] * model.net.config.patch
         within = {g: [c for c in of_group if len(c.truth_H) <= most] for g, of_group in cases.items()}
         ways["direct"] = (direct_of(model), within)
@@ -91,14 +89,14 @@ def held_out(model: ForecasterModel, cases: Mapping[str, Sequence[Case]]) -> dic
     return out
 
 
-def recursive_of(model: ForecasterModel) -> Forecaster:
+def recursive_of(model: PathModel) -> Forecaster:
     """Sample paths, patch by patch."""
 
     def forecaster(case: Case) -> Answer:
         prompt, horizon = prompt_of(model, case), len(case.truth_H)
         session = model.open(PathSession, prompt, WARM, Meter(), horizon)
         held = np.full((PATHS, horizon), np.nan)
-        for step in find("recursive").run(session, ask=Ask(horizon, Seeded(_seed(case))), paths=PATHS):
+        for step in find("recursive").run(session, ask=Ask(horizon, Seeded(seed_of(case))), paths=PATHS):
             for mark in step.marks:
                 row, at = divmod(mark.slot, horizon)
                 held[row, at : at + len(mark.values)] = mark.values
@@ -121,30 +119,7 @@ def direct_of(model: ForecasterModel) -> Forecaster:
     return forecaster
 
 
-def beside(target: ForecasterModel, draft: ForecasterModel, cases: Sequence[Case]) -> dict[str, float]:
-    """How drafting goes on these cases, over a horizon of 128 steps: alpha, and calls against one for each patch."""
-    kept = judged_ = calls = horizon = 0
-    for case in cases:
-        prompt, horizon, meter = prompt_of(target, case), 8 * target.net.config.patch, Meter()
-        sessions = [m.open(PathSession, prompt, WARM, n, horizon) for m, n in ((target, meter), (draft, Meter()))]
-        ask = Ask(horizon, Seeded(_seed(case)))
-        for step in find("speculative_patches").run(*sessions, ask, gamma=GAMMA, paths=PATHS):
-            fates = [mark.fate for mark in step.marks]
-            kept += fates.count(Fate.KEPT)
-            judged_ += fates.count(Fate.KEPT) + fates.count(Fate.REJECTED)
-        calls += meter.calls
-    return {
-        "series": len(cases),
-        "gamma": GAMMA,
-        "paths": PATHS,
-        "horizon": horizon,
-        "alpha": round(kept / max(1, judged_), 4),
-        "calls": round(calls / len(cases), 3),
-        "calls_one_a_patch": 8,
-    }
-
-
-def prompt_of(model: ForecasterModel, case: Case) -> Prompt:
+def prompt_of(model: PathModel, case: Case) -> Prompt:
     """The past of a case as the model reads it."""
     past = [None if np.isnan(y) else float(y) for y in case.past_T]
     return model.codec.encode({"y": past, "season": min(case.season, len(past) - 1)})
@@ -154,5 +129,6 @@ def _told(row: Row) -> dict[str, float | int]:
     return {name: getattr(row, name) for name in SHOWN}
 
 
-def _seed(case: Case) -> int:
+def seed_of(case: Case) -> int:
+    """The seed of its sample paths."""
     return sum(map(ord, case.group + case.name))

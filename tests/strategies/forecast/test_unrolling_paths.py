@@ -13,9 +13,10 @@ from backend.gaussian import overlap
 from backend.meter import Meter
 from backend.protocols import LookaheadSession, PathSession, Prompt
 from backend.registry import find
+from backend.sampling import shorten
 from backend.series.synthetic import autoregressive
 from backend.types import Sampling, Step
-from backend.unrolling import carried
+from backend.unrolling import carried, shortened
 from tests.toys_forecast import ToyPaths, toys_for
 
 PLAIN = Sampling(temperature=1.0)
@@ -147,3 +148,8 @@ def test_paths_draw_nothing_twice() -> None:
     sessions, _ = run("recursive", {"target": ar1(0.0)}, 6, paths=50)
     values = torch.stack(sessions["target"].written).flatten()
     assert len(values.unique()) == 300
+
+
+def test_values_are_shortened_all_at_once_as_one_by_one() -> None:
+    values = torch.tensor([0.0, 1.23456789, -98765.4321, 1e-7 / 3, 123456789.0, -0.99999951, 31.4159265, 1e15 / 7])
+    assert shortened(values.double()) == [shorten(x) for x in values.double()]
