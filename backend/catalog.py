@@ -31,13 +31,16 @@ from backend.entries import COARSE as COARSE
 from backend.entries import CODEC as CODEC
 from backend.entries import DRAFT as DRAFT
 from backend.entries import EAGLE as EAGLE
+from backend.entries import EVENTS as EVENTS
 from backend.entries import FLEX as FLEX
 from backend.entries import FORECASTERS as FORECASTERS
+from backend.entries import FRACAST as FRACAST
 from backend.entries import HEADS as HEADS
 from backend.entries import HUB as HUB
 from backend.entries import JUDGE as JUDGE
 from backend.entries import LOCAL as LOCAL
 from backend.entries import MASKED as MASKED
+from backend.entries import OUTSIDE as OUTSIDE
 from backend.entries import PAINTERS as PAINTERS
 from backend.entries import PORTRAITS as PORTRAITS
 from backend.entries import REFINERS as REFINERS
@@ -124,8 +127,8 @@ class Catalog:
     def default(self, role: str, target: str) -> str:
         """The model that usually plays a role beside a target. Raises UserError if there is none."""
         whole, scale = target.partition("@")[0], painters.GUIDANCE.search(target)
-        guidance = scale.group() if scale else ""  # a draft of a guided model is guided too
-        if whole in FORECASTERS:
+        guidance = scale.group() if scale else ""
+        if whole in FORECASTERS or whole in EVENTS or whole in OUTSIDE:
             return forecasters.partner(role, whole)
         if role == "twin":
             return f"{whole}@{TWIN}{guidance}"
@@ -137,7 +140,8 @@ class Catalog:
             return f"{REFINERS[whole]}{guidance}"
         if whole in TALES or whole in PORTRAITS or whole in PAINTERS or whole in SCALES:
             if role == "draft" and whole not in PAINTERS and whole not in SCALES:
-                return f"house/portraits-draft{guidance}" if whole in PORTRAITS else "house/tales-draft"
+                # also of a guided model: guided itself, at 3, twice as many of its guesses are refused
+                return "house/portraits-draft" if whole in PORTRAITS else "house/tales-draft"
             raise UserError(f"There is no {role.replace('_', ' ')} model for {target}; pick a model that has one.")
         if role == "draft":
             return DRAFT
@@ -206,7 +210,7 @@ class Catalog:
             return self._load_tales(model_id)
         if model_id in painters.OURS:
             return painters.load(model_id, self._shelf(progress))
-        if model_id in FORECASTERS:
+        if model_id in FORECASTERS or model_id in EVENTS or model_id == FRACAST:
             return forecasters.load(model_id, self.device)
         if model_id == STORE:
             return self._load_store()
@@ -215,9 +219,9 @@ class Catalog:
         if model_id in HEADS.values():
             return self._load_heads(model_id, progress)
         if HUB_ID.fullmatch(model_id):
-            from backend.models.hub.causal_lm import load_causal_lm
+            from backend.models.hub.loading import load
 
-            return load_causal_lm(model_id, DTYPES[self.dtype], self.device, progress)
+            return load(model_id, DTYPES[self.dtype], self.device, progress)
         known = ", ".join(entry.id for entry in self.entries())
         raise UserError(f"There is no model {model_id!r}; pick one of {known}, or any hub/<owner>/<name>.")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.errors import UserError
 from backend.models.local import INSTALL, PACKAGE
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -96,8 +97,8 @@ FORECASTERS = {  # our models of series: title, protocol, what it is, how it is 
         "patches --model target-8",
     ),
     "house/forecaster-draft": (
-        *("Forecaster draft", "paths", "Draft model of the forecaster, distilled from it."),
-        "patches --model draft",
+        *("Forecaster draft", "paths", "Draft model of the forecaster: a small cell that carries on its features."),
+        "drafter",
     ),
     "house/series-tokens": (
         *("Series as tokens", "causal", "Continues a series one value at a time, as one of 512 tokens."),
@@ -132,7 +133,37 @@ FORECASTERS = {  # our models of series: title, protocol, what it is, how it is 
         "segments",
     ),
 }
+EVENTS = {  # our point processes: title, what it is, role in training
+    "house/events": (
+        *("Events", "Continues events in continuous time: when the next one comes, and of which kind."),
+        "target",
+    ),
+    "house/events-draft": ("Events draft", "Draft model of our point process, distilled from it.", "draft"),
+}
 FITTED = ("house/series-lags",)  # without weights
+FRACAST = "local/fracast"
+OUTSIDE = {  # forecasters of others: title, package that reads them, how it is installed, number of weights, what it is
+    FRACAST: (
+        *("Fracast-0", "fracast", "pip install --no-deps fracast==0.1.0", 85_001),
+        "A small published forecaster (Apache-2.0) from the PyPI package fracast: quantiles of 48 steps in one call.",
+    ),
+    "hub/amazon/chronos-bolt-tiny": (
+        *("Chronos-Bolt, tiny", "chronos", "pip install chronos-forecasting", None),
+        "Quantiles of 64 steps in one call, by an encoder and decoder over patches (Apache-2.0).",
+    ),
+    "hub/amazon/chronos-bolt-small": (
+        *("Chronos-Bolt, small", "chronos", "pip install chronos-forecasting", None),
+        "The same with five times as many weights.",
+    ),
+    "hub/amazon/chronos-2": (
+        *("Chronos-2", "chronos", "pip install chronos-forecasting", None),
+        "21 quantiles of up to 1024 steps in one call, by an encoder that sees past and future patches (Apache-2.0).",
+    ),
+    "hub/google/timesfm-2.5-200m-transformers": (
+        *("TimesFM 2.5", "transformers", "pip install --upgrade transformers", None),
+        "Quantiles of 128 steps in one call, by a causal model over patches of 32 (Apache-2.0).",
+    ),
+}
 HUB = "hub/HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model where the package is missing, as on a Space
 
 
@@ -173,6 +204,7 @@ def entries() -> list[Entry]:
         *(_house(model_id, title, protocol, about, "image") for model_id, (title, protocol, about) in PAINTERS.items()),
         *(_house(model_id, *told[:3], "image") for model_id, told in SCALES.items()),
         *(_house(model_id, *told[:3], "series") for model_id, told in FORECASTERS.items()),
+        *(_house(model_id, title, "events", about, "events") for model_id, (title, about, _) in EVENTS.items()),
         _house(
             EAGLE,
             "Portraits eagle layer",
@@ -209,7 +241,26 @@ def entries() -> list[Entry]:
             not offline,
             offline,
         ),
+        *(_outside(model_id, offline) for model_id in OUTSIDE),
     ]
+
+
+def _outside(model_id: str, offline: str) -> Entry:
+    """A forecaster of others, which is here if its package is, and if the hub can be asked where that has the weights.
+
+    offline: what to do where it cannot.
+    """
+    title, package, install, num_params, about = OUTSIDE[model_id]
+    source = model_id.partition("/")[0]
+    why = install if importlib.util.find_spec(package) is None else offline if source == "hub" else ""
+    return Entry(model_id, title, source, "series", "bands", num_params, about, not why, why)
+
+
+def installed(model_id: str) -> None:
+    """Raises UserError where the package that reads a forecaster of others is not installed."""
+    title, package, install, *_ = OUTSIDE[model_id]
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{title} is read with the Python package {package}, which is not installed: run `{install}`.")
 
 
 def _on_smollm2() -> list[Entry]:
@@ -282,6 +333,8 @@ def builds(model_id: str) -> str:
         return f"python -m backend.train.portraits.scales --model {SCALES[model_id][3]}"
     if model_id in FORECASTERS:
         return f"python -m backend.train.forecast.{FORECASTERS[model_id][3]}"
+    if model_id in EVENTS:
+        return f"python -m backend.train.forecast.events --model {EVENTS[model_id][2]}"
     if model_id in PAINTERS or model_id == EAGLE:
         return f"python -m backend.train.portraits.{name.removeprefix('portraits-')}"
     if model_id in HEADS.values():

@@ -22,9 +22,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backend.bench_lanes import measure, read_lane
 from backend.catalog import Catalog
+from backend.codecs.dates import Floats
 from backend.errors import UserError
+from backend.event_cases import EventCase, EventLane, event_cases, event_quality
 from backend.forecast_cases import PLAIN, Case, ForecastLane, cases, kind_of, spread, target_of
 from backend.forecast_report import Held, paired_bootstrap, pit_histogram, reliability, scores_of
 from backend.image_bench import cost
@@ -87,7 +91,8 @@ def make_lane(name: str, catalog: Catalog, args: argparse.Namespace, horizon: in
     if target is None and "target=" not in name:
         raise UserError(f"{strategy_id} has no model here to forecast with; name one: {name}:target=house/...")
     sampling = Sampling(temperature=args.temperature)
-    lane = ForecastLane(name, catalog, target or "", sampling, None, horizon=args.horizon, paths=args.paths)
+    kind = EventLane if kind_of(find(strategy_id)) == "events" else ForecastLane
+    lane = kind(name, catalog, target or "", sampling, None, horizon=args.horizon, paths=args.paths)
     target = lane.request({}, 0).models["target"]
     wanted = horizon or args.horizon
     if wanted >= (room := catalog.get(target).context) and kind_of(find(strategy_id)) != "paths":
@@ -143,8 +148,8 @@ class Tally:
             "by_case": {
                 name: {"wql": w, "calls": n} for name, w, n in zip(self.names, self.wql, self.calls, strict=True)
             },
-            "pit": [round(float(x), 5) for x in pit_histogram(self.forecasts, self.helds)],
-            "reliability": [round(float(x), 5) for x in reliability(self.forecasts, self.helds)],
+            "pit": known(pit_histogram(self.forecasts, self.helds)),
+            "reliability": known(reliability(self.forecasts, self.helds)),
         }
 
     def _of(self, some: Sequence[int]) -> dict[str, float | None]:
@@ -157,6 +162,11 @@ class Tally:
         }
 
 
+def known(shares: Floats) -> list[float] | None:
+    """Rounded shares; None where there are none, as of single curves, which have no deciles."""
+    return [round(float(x), 5) for x in shares] if bool(np.isfinite(shares).all()) else None
+
+
 def mean_ratio(values: Sequence[float | None]) -> float | None:
     """Geometric mean of those that are above 0, which every series moves alike; None without one."""
     logs = [math.log(x) for x in values if x is not None and x > 0]
@@ -165,6 +175,8 @@ def mean_ratio(values: Sequence[float | None]) -> float | None:
 
 def quality(lane: ForecastLane, every: Sequence[Case], seconds: float) -> dict[str, Any]:
     """How good a lane's forecasts of the cases are: of as many as fit into the seconds, one at least."""
+    if isinstance(lane, EventLane):
+        return event_quality(lane, event_cases())
     tally, end = Tally(), time.perf_counter() + seconds
     runs = 1 if lane.kind == "paths" else TOKEN_PATHS
     for i, case in enumerate(every):
@@ -273,7 +285,7 @@ def bench(args: argparse.Namespace, catalog: Catalog, tell: Tell) -> dict[str, A
     for kind, plain in PLAIN.items():
         group = [lane for lane in fresh if lane.kind == kind]
         if group:
-            _time(group, plain, timed, args, progress, tell)
+            _time(group, plain, event_cases() if kind == "events" else timed, args, progress, tell)
             progress.save(names)
     for lane in fresh:
         row = progress.rows.get(lane.name)
@@ -291,7 +303,7 @@ def bench(args: argparse.Namespace, catalog: Catalog, tell: Tell) -> dict[str, A
 def _time(
     group: Sequence[ForecastLane],
     plain: str,
-    timed: Sequence[Case],
+    timed: Sequence[Case] | Sequence[EventCase],
     args: argparse.Namespace,
     progress: Progress,
     tell: Tell,
@@ -321,13 +333,24 @@ def _time(
             if lane.name not in progress.rows:
                 row = cost(lane, results[lane.name], results[plain])
                 row["forecasts_timed"] = row.pop("pictures_timed")
-                progress.rows[lane.name] = {**row, "kind": lane.kind, "against": plain, "paths": _paths(lane)}
+                told: dict[str, Any] = {"kind": lane.kind, "against": plain, "paths": _paths(lane)}
+                if lane.name.partition(":")[0] == CHECKED:
+                    traces = [run.trace for repeat in results[lane.name] for run in repeat if run.trace]
+                    told["calls_a_path"] = statistics.fmean(map(calls_a_path, traces))
+                progress.rows[lane.name] = row | told
+
+
+def calls_a_path(trace: Trace) -> float:
+    """Target calls that a path was in, on average over all paths: the slowest one decides how many there are."""
+    horizon = trace.request.budget
+    taken = sum(len({mark.slot // horizon for mark in step.marks}) for step in trace.steps)
+    return taken / int(trace.request.knobs["paths"])
 
 
 def _paths(lane: ForecastLane) -> int | None:
     """Sample paths of one run; None for bands."""
     request = lane.request({}, 0)
-    if lane.kind != "paths":
+    if lane.kind not in ("paths", "events"):
         return 1
     known = request.knobs.get("paths")
     return int(known) if known is not None and request.knobs.get("feedback", "sampled") == "sampled" else None

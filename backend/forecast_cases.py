@@ -13,7 +13,7 @@ from backend.catalog import Catalog
 from backend.codecs.dates import Floats
 from backend.errors import UserError
 from backend.forecast_report import Held
-from backend.protocols import CausalSession, FleetSession, MaskedSession
+from backend.protocols import CausalSession, EventSession, FleetSession, MaskedSession
 from backend.registry import Strategy, find
 from backend.series.forecasts import Forecast, forecast_of
 from backend.series.shipped import shipped
@@ -28,6 +28,7 @@ PLAIN: Mapping[str, str] = {  # the plain way to unroll a target, by the kind of
     "paths": "recursive",
     "tokens": "autoregressive",
     "masks": "random_order",
+    "events": "event_sampling",
 }
 
 
@@ -94,7 +95,7 @@ class ForecastLane(OurLane):
 
     @property
     def kind(self) -> str:
-        """What is written: "paths" (or bands), "tokens", or "masks" that are filled."""
+        """What is written: "paths" (or bands), "tokens", "masks" that are filled, or "events"."""
         return kind_of(find(self.name.partition(":")[0]))
 
     def forecast(self, case: Case, seeds: Sequence[int]) -> tuple[Forecast, list[Trace]]:
@@ -115,7 +116,7 @@ def together(forecasts: Sequence[Forecast]) -> Forecast:
 
 def kind_of(strategy: Strategy) -> str:
     """What a strategy writes when it forecasts."""
-    kinds: dict[object, str] = {CausalSession: "tokens", MaskedSession: "masks"}
+    kinds: dict[object, str] = {CausalSession: "tokens", MaskedSession: "masks", EventSession: "events"}
     return kinds.get(strategy.base, "paths")
 
 
@@ -131,6 +132,8 @@ def target_of(catalog: Catalog, strategy_id: str) -> str | None:
     except UserError:
         return None
     known = [here[name] for name in (i.partition("@")[0] for i in ids) if name in here]
-    if any(not entry.available or entry.modality != "series" for entry in known) or len(known) < len(ids):
+    if any(not entry.available or entry.modality not in ("series", "events") for entry in known) or len(known) < len(
+        ids
+    ):
         return None
     return target if strategy.protocol in catalog.get(target).speaks else None

@@ -1,4 +1,4 @@
-"""A forecast as numbers: its cost, its worth and the curves beside it, from its trace and the truth held back.
+"""A forecast as numbers: its cost and its worth, from its trace and the truth held back; and whether it is calibrated.
 
 Everything is in the units of the series. Measures of all lanes are taken at the same nine quantile levels, whatever
 levels a lane gives, so that they compare; their definitions are those of `backend.series.metrics`. No torch here.
@@ -6,7 +6,6 @@ levels a lane gives, so that they compare; their definitions are those of `backe
     held = Held.of(series, until=300, horizon=48)
     forecast = forecast_of(trace, scale)                    # `backend.series.forecasts`
     row = report_row(trace, forecast, held, base=recursive_trace)
-    table = [row.cells()]                                   # under `HEADERS`
 
 Shape letters: T steps of the past, H horizon, Q quantile levels, S sample paths, N forecasts.
 """
@@ -15,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,9 @@ import numpy as np
 from backend.codecs.dates import Floats
 from backend.codecs.series import Series
 from backend.registry import strategies
-from backend.series.forecasts import Acceptance, Forecast, acceptance_of
+from backend.series.forecasts import Forecast
 from backend.series.metrics import LEVELS, Scores, score
 from backend.trace import Trace
-from backend.types import Fate
-
-HEADERS = (
-    "strategy", "calls", "draft calls", "ms", "x calls", "x time", "MASE", "WQL", "SQL", "sMAPE", "in 80 %",
-    "CRPS of sum", "guarantee",
-)  # fmt: skip
-INSIDE = 0.8  # share of the truth that the band whose width is told should hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +52,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table under the lanes. None where something is not known or not defined.
+    """What a lane cost and what its forecast is worth. None where something is not known or not defined.
 
     Args:
         calls: target calls one after the other; one call serves all paths, so this is the most that any path needed.
@@ -78,15 +70,6 @@ class Row:
     speedup_calls: float | None = None
     speedup_time: float | None = None
     scores: Scores | None = None
-
-    def cells(self) -> list[Any]:
-        """Rounded values under `HEADERS`; the strategy under its title."""
-        s, known = self.scores, strategies().get(self.strategy)
-        rates = [_short(x, 3) for x in (self.speedup_calls, self.speedup_time)]
-        told = ("mase", "wql", "sql", "smape", "coverage80", "crps_of_sum")
-        worth = [_short(getattr(s, name), 4) if s else None for name in told]
-        title = known.title if known else self.strategy
-        return [title, self.calls, self.draft_calls, _short(1000 * self.seconds, 4), *rates, *worth, self.guarantee]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data under the names above."""
@@ -133,97 +116,24 @@ def finished(trace: Trace) -> bool:
 def scores_of(forecast: Forecast, held: Held) -> Scores | None:
     """The measures at the nine levels; those of whole paths (sum, peak, energy) only where there are paths.
 
-    None where no truth is known, where a step of the forecast is missing, and where its levels do not reach from 0.1
-    to 0.9: nothing is made up beyond them.
+    A single curve is judged as all that can happen, a law of one point a step: its WQL is its weighted absolute error,
+    its SQL its MASE, and coverage is None, for it has no band. All is None where no truth is known, where a step of the
+    forecast is missing, and where its levels do not reach from 0.1 to 0.9: nothing is made up beyond them.
     """
-    quantiles_QH = forecast.quantiles(LEVELS)
+    quantiles_QH = nine_of(forecast)
     if held.truth_H is None or not np.isfinite(quantiles_QH).all():
         return None
     if forecast.joint:
         return score(held.truth_H, forecast.values_SH, (), held.past_T, held.season)
-    return score(held.truth_H, quantiles_QH, LEVELS, held.past_T, held.season)
+    found = score(held.truth_H, quantiles_QH, LEVELS, held.past_T, held.season)
+    return replace(found, coverage80=None) if forecast.point else found
 
 
-# -------------------------------------------------------------------------------------------------------------- curves
-def width_by_step(forecast: Forecast, inside: float = INSIDE) -> Floats:
-    """Width of the central band by step, [H]: bands that shrink on the way are seen here. NaN where not written."""
-    ends = (round((1 - inside) / 2, 6), round((1 + inside) / 2, 6))  # 0.1 itself, not a hair below the outer level
-    low_H, high_H = forecast.quantiles(ends)
-    return np.asarray(high_H - low_H)
-
-
-def bell(distance: float) -> float:
-    """2 Phi(-D / 2): how often a drafted patch is accepted where both laws have one covariance and means D apart."""
-    return math.erfc(distance / math.sqrt(8.0))
-
-
-def bell_curve(furthest: float = 4.0, points: int = 81) -> tuple[list[float], list[float]]:
-    """Distances from 0 to `furthest` and the acceptance that `bell` gives there, for a line in a plot."""
-    at = [furthest * i / (points - 1) for i in range(points)]
-    return at, [bell(d) for d in at]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Drafted patches of one place, over a whole trace.
-
-    Args:
-        place: in the draft, 1 first; or in the horizon, see `acceptance_by_patch`. rate: kept / judged, with its 95 %
-            interval `low` to `high` (Wilson). chance, curve, distance: means over paths of the exact chance to be
-            accepted, of 2 Phi(-D / 2), and of D, the distance of the means in standard deviations; None where a
-            strategy does not tell them.
-    """
-
-    place: int
-    kept: int
-    judged: int
-    rate: float
-    low: float
-    high: float
-    chance: float | None = None
-    curve: float | None = None
-    distance: float | None = None
-
-
-def acceptance_by_place(trace: Trace) -> list[Place]:
-    """Acceptance by place in the draft, beside the curve: equal covariances lie on it. [] where nothing was drafted.
-
-    `rate` is over paths whose earlier patches were kept; the means are over all paths that drafted there.
-    """
-    counted = acceptance_of(trace)
-    places = []
-    for i, (kept, judged) in enumerate(zip(counted.kept, counted.judged, strict=True)):
-        told = (_mean_figure(trace, f"{name} {i + 1}") for name in ("chance", "bell", "distance"))
-        places.append(Place(i + 1, kept, judged, counted.rates[i], *interval(kept, judged), *told))
-    return places
-
-
-def acceptance_by_patch(trace: Trace) -> list[Place]:
-    """The same by where in the horizon a patch begins: `place` is its first step, 1 first."""
-    horizon = trace.request.budget
-    kept: dict[int, int] = {}
-    judged: dict[int, int] = {}
-    for step in trace.steps:
-        for mark in step.marks:
-            if mark.fate in (Fate.KEPT, Fate.REJECTED):
-                at = mark.slot % horizon
-                judged[at] = judged.get(at, 0) + 1
-                kept[at] = kept.get(at, 0) + (mark.fate is Fate.KEPT)
-    return [
-        Place(at + 1, kept[at], judged[at], kept[at] / judged[at], *interval(kept[at], judged[at]))
-        for at in sorted(judged)
-    ]
-
-
-def pooled_acceptance(traces: Sequence[Trace]) -> Acceptance:
-    """Kept and judged by place over several forecasts together."""
-    found = [acceptance_of(trace) for trace in traces]
-    most = max((len(a.judged) for a in found), default=0)
-    sums = [
-        tuple(sum(counts[i] for a in found if i < len(counts := getattr(a, name))) for i in range(most))
-        for name in ("kept", "judged")
-    ]
-    return Acceptance(*sums)
+def nine_of(forecast: Forecast) -> Floats:
+    """Quantiles [9, H] at `LEVELS`: a single curve is at all of them."""
+    if forecast.point:
+        return np.repeat(forecast.values_SH, len(LEVELS), axis=0)
+    return forecast.quantiles(LEVELS)
 
 
 def interval(hits: int, tries: int, z: float = 1.96) -> tuple[float, float]:
@@ -234,14 +144,6 @@ def interval(hits: int, tries: int, z: float = 1.96) -> tuple[float, float]:
     middle = (share + more / 2) / (1 + more)
     reach = z * math.sqrt(share * (1 - share) / tries + more / (4 * tries)) / (1 + more)
     return max(0.0, middle - reach), min(1.0, middle + reach)
-
-
-def _mean_figure(trace: Trace, name: str) -> float | None:
-    """Mean of a figure over steps, each weighing as many paths as it wrote."""
-    horizon = trace.request.budget
-    told = [(s.figures[name], len({m.slot // horizon for m in s.marks})) for s in trace.steps if name in s.figures]
-    paths = sum(n for _, n in told)
-    return sum(x * n for x, n in told) / paths if paths else None
 
 
 # --------------------------------------------------------------------------------------------------------- calibration
@@ -309,8 +211,3 @@ def paired_bootstrap(
     means = logs_N[stream.integers(len(logs_N), size=(draws, len(logs_N)))].mean(axis=1)
     low, high = np.quantile(means, ((1 - inside) / 2, (1 + inside) / 2))
     return Paired(math.exp(float(logs_N.mean())), math.exp(float(low)), math.exp(float(high)), len(logs_N))
-
-
-def _short(x: float | None, digits: int) -> float | None:
-    """Rounded to significant digits."""
-    return None if x is None or not math.isfinite(x) else float(f"{x:.{digits}g}")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from backend.image_report import Figure, calls
+from backend.documents import grid
+from backend.image_report import LANE, Figure, asked_and_measured, by_name, cells, gallery_rows
 
 Row = Mapping[str, Any]
 MISSING = (
@@ -22,26 +23,8 @@ SAME = 1e-6  # a tolerance up to which a path is the same, as far as its digits 
 # --------------------------------------------------------------------------------------------------------------- table
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = [
-        "| strategy | target | calls | rows | ms (quartiles) | x calls | x time | guarantee "
-        "| MASE | WQL | SQL | sMAPE | in 80 % | CRPS of sum | cases |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        low, high = (1000 * x for x in r["seconds_quartiles"])
-        cells = [
-            f"`{r['strategy'].partition(':target=')[0]}`",
-            r["models"]["target"].removeprefix("house/"),
-            calls(r),
-            f"{sum(r['rows_by_role'].values()):.0f}",
-            f"{1000 * r['seconds']:.0f} ({low:.0f}-{high:.0f})",
-            f"{r['speedup_calls']:.2f}",
-            f"{r['speedup_time']:.2f}",
-            r["guarantee"],
-            *worth(r.get("quality") or {}),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    head = f"{LANE.format(seconds='ms')} | MASE | WQL | SQL | sMAPE | in 80 % | CRPS of sum | cases"
+    return grid(head, (cells(r, 1000, ".0f", worth(r.get("quality") or {})) for r in rows))
 
 
 def worth(q: Row) -> list[str]:
@@ -72,7 +55,9 @@ def report(result: Row) -> str:
         f"Errors are geometric means over up to {e['cases']} forecasts of shipped series, which no training has seen, "
         "at nine quantile levels: *MASE* and *SQL* in units of the seasonal naive error of the past, *WQL* and *CRPS "
         "of sum* in units of the mean size of the truth and of its sum; *in 80 %*: share of truths between the "
-        f"quantiles 0.1 and 0.9. Where a run writes one path, {e['token_paths']} runs make a forecast. *calls*: those "
+        "quantiles 0.1 and 0.9. A lane of one curve is judged as a law of one point a step: its *WQL* is its weighted "
+        "absolute error and its *SQL* its *MASE*; it has no band, and sums are judged where there are paths. "
+        f"Where a run writes one path, {e['token_paths']} runs make a forecast. *calls*: those "
         "of the target one after the other, and behind a plus those of other models; one call serves all paths. "
         "*rows*: patches, steps or tokens that all models looked at."
     )
@@ -97,35 +82,19 @@ def for_gallery(result: Row) -> dict[str, Any]:
 
     Speedups are per forecast; `worth` is the WQL, None where the law is that of another lane.
     """
-    laws = {r["strategy"]: (r.get("quality") or {}).get("wql") for r in result["rows"]}
+    horizon = result["environment"]["horizon"]
     rows = [
-        {
-            **r,
-            **r["sums"],
-            "strategy": r["strategy"].partition(":")[0],
-            "lane": r["strategy"],
-            "horizon": result["environment"]["horizon"],
-            "worth": laws.get((r.get("quality") or {}).get("law_of", r["strategy"])),
-        }
-        for r in result["rows"]
+        {**r, "horizon": r["slots"] / (r["paths"] or 1) if r.get("kind") == "events" else horizon}
+        for r in gallery_rows(result["rows"], "wql")
     ]
-    return {"environment": {**result["environment"], "new_tokens": str(result["environment"]["horizon"])}, "rows": rows}
+    return {"environment": {**result["environment"], "new_tokens": str(horizon)}, "rows": rows}
 
 
 # ------------------------------------------------------------------------------------------------ asked and measured
 def figures(result: Row) -> str:
     """What was asked for and what was measured, as a Markdown table."""
-    lanes: dict[str, Row] = {}
-    for r in result["rows"]:
-        lanes.setdefault(r["strategy"], r)
-        lanes.setdefault(r["strategy"].partition(":")[0], r)
-    known = {**lanes, "equal_law": result.get("equal_law") or {}, "sweeps": {"rows": result.get("sweeps") or []}}
-    lines = ["| asked for | measured | reached |", "|---|---|---|"]
-    for figure in FIGURES:
-        found = figure.check(known)
-        told, reached = ("not measured yet", "") if found is None else (found[0], "yes" if found[1] else "no")
-        lines.append(f"| {figure.asked} | {told} | {reached} |")
-    return "\n".join(lines)
+    more = {"equal_law": result.get("equal_law") or {}, "sweeps": {"rows": result.get("sweeps") or []}}
+    return asked_and_measured(FIGURES, by_name(result["rows"]) | more)
 
 
 Check = Callable[[Mapping[str, Row]], tuple[str, bool] | None]
@@ -136,9 +105,11 @@ def _speculative(lanes: Mapping[str, Row]) -> tuple[str, bool] | None:
     if ours is None or plain is None or not told:
         return None
     fewer, faster = plain["calls"] / ours["calls"], ours["speedup_time"]
+    mean = ours.get("calls_a_path")
+    own = f", {plain['calls'] / mean:.2f}x for a path on average ({mean:.2f})" if mean else ""
     kept = f", {ours['alpha']:.0%} of the patches that were judged stay" if ours.get("alpha") is not None else ""
     said = (
-        f"{fewer:.2f}x fewer calls ({ours['calls']:.2f} against {plain['calls']:.2f}), {faster:.2f}x in time at "
+        f"{fewer:.2f}x fewer calls ({ours['calls']:.2f} against {plain['calls']:.2f}){own}, {faster:.2f}x in time at "
         f"{ours['paths']} paths{kept}; WQL {told['ratio']:.4f} of recursive's, {told['low']:.4f} to {told['high']:.4f} "
         f"over {told['cases']} forecasts"
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 
-from backend.entries import ASSETS, FITTED, FORECASTERS, builds
+from backend.entries import ASSETS, EVENTS, FITTED, FORECASTERS, FRACAST, builds
 from backend.errors import UserError
 from backend.protocols import (
     BandSession,
+    EventSession,
     ExampleSession,
     ForecastSession,
     LagsSession,
@@ -33,10 +35,12 @@ TARGETS: dict[type, str] = {  # the model to use where none is named
     SegmentSession: "house/series-hierarchy",
     ExampleSession: "house/series-segments",
     SeriesDiffusionSession: "house/series-diffusion",
+    EventSession: "house/events",
 }
 PARTNERS: dict[tuple[str, str], str] = {  # by role and target
     ("draft", "house/forecaster"): "house/forecaster-draft",
     ("draft", "house/series-tokens"): "house/series-tokens-draft",
+    ("draft", "house/events"): "house/events-draft",
     ("twin", "house/series-tokens"): "house/series-tokens@skip",
 }
 
@@ -49,12 +53,20 @@ def partner(role: str, target: str) -> str:
 
 
 def load(model_id: str, device: torch.device) -> Model:
-    """A house model of series. Raises UserError where its weights are not there."""
+    """A house model of series, or Fracast. Raises UserError where its weights are not there."""
+    if model_id == FRACAST:
+        from backend.models.hub.forecast import load_fracast
+
+        return load_fracast(device)
     if model_id in FITTED:
         from backend.models.series_lags import LagsModel
 
         return LagsModel(model_id)
     path = _weights(model_id)
+    if model_id in EVENTS:
+        from backend.models.events import load_events
+
+        return load_events(model_id, path, device)
     if model_id == "house/series-space":
         from backend.models.series_space import load_series_space
 
@@ -75,13 +87,23 @@ def load(model_id: str, device: torch.device) -> Model:
         from backend.models.series_tokens import load_series_tokens
 
         return load_series_tokens(model_id, path, device)
+    if kind_of(path) == "forecaster cell":
+        from backend.models.forecaster_cell import load_cell
+
+        return load_cell(model_id, path, device)
     from backend.models.forecaster import load_forecaster
 
     return load_forecaster(model_id, path, device)
 
 
+def kind_of(path: Path) -> str | None:
+    """What a file of weights says that it holds; None where it says nothing."""
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get("kind")
+
+
 def _weights(model_id: str) -> Path:
     path = ASSETS / f"{model_id}.safetensors"
-    if model_id not in FORECASTERS or not path.exists():
+    if model_id not in (*FORECASTERS, *EVENTS) or not path.exists():
         raise UserError(f"{model_id} is not in assets/house; build it with: {builds(model_id)}")
     return path

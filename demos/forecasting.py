@@ -10,7 +10,8 @@ import gradio as gr
 from backend.errors import UserError
 from backend.registry import Strategy
 from backend.trace import Trace
-from demos.parts import backtest, forecast_form, page, predictability
+from demos.parts import backtest, events, forecast_form, page, predictability
+from demos.parts.buttons import refused
 from demos.parts.fans import fan, to_table
 from demos.parts.forecast_form import BASELINE, CHOICES, EXAMPLES, HOLD, LABELS, NUMBERS, OWN
 from demos.parts.form import PRECISIONS, Form
@@ -29,6 +30,7 @@ def build(lab: Lab) -> None:
     def below(form: Form) -> None:
         backtest.build(lab, form, ID)
         predictability.build(lab, ID)
+        events.build(lab, ID)
 
     page.build(PAGE, lab, forecast_form.offered(lab.catalog()), _build_form, lambda: scores_table(ID), below)
 
@@ -99,7 +101,7 @@ def _build_own(first: Mapping[str, Any], data: gr.Dropdown) -> dict[str, Any]:
         try:
             csv = forecast_form.loaded(path)
         except UserError as error:
-            raise gr.Error(str(error), duration=12, print_exception=False, title="This file does not fit") from error
+            raise refused(error, "This file does not fit") from error
         return csv, OWN
 
     upload.upload(on_upload, upload, [plain["csv"], data], **page.TELLING)
@@ -149,13 +151,13 @@ def _build_settings(lab: Lab, first: Mapping[str, Any]) -> dict[str, Any]:
             plain[name] = page.slider(ID, name, first[name], NUMBERS, LABELS)
         plain |= page.build_seed(first["seed"])
         with gr.Accordion("Forecaster and precision", open=False):
-            entries = forecast_form.forecasters(lab.catalog())
+            entries = forecast_form.models_of_menu(lab.catalog())
             usual = next((e.id for e in entries if e.available), entries[0].id if entries else "")
             plain["model"] = gr.Dropdown(
                 [(f"{e.title}{'' if e.available else ' (not here)'}", e.id) for e in entries],
                 value=first["model"] or usual,
                 label="Forecaster",
-                info="Strategies that need another kind of model get that one.",
+                info="Strategies that need another kind of model get that one; or type hub/<owner>/<name>.",
                 allow_custom_value=True,
                 elem_id=f"{ID}-model",
             )

@@ -28,6 +28,7 @@ from backend.protocols import (
     ContinuousSession,
     DenoiserSession,
     DistilledSession,
+    EventSession,
     FleetSession,
     FlexibleSession,
     ForecastSession,
@@ -74,7 +75,8 @@ FILTERS = {
     "all": Sampling(temperature=0.7, top_k=2, top_p=0.9, min_p=0.1),
 }
 GREEDY = Sampling(temperature=0.0)
-ALL = [s for s in strategies().values() if s.base is not ForecastSession]  # those are in test_contract_forecast
+NUMBERS = (ForecastSession, EventSession)  # those are in test_contract_forecast and test_contract_events
+ALL = [s for s in strategies().values() if s.base not in NUMBERS]
 CAUSAL = [s for s in ALL if s.base is CausalSession]
 DISCRETE = (CausalSession, MaskedSession, ScaleSession, CoarseSession)
 PROMPTS = {CausalSession: "0 1 0 1", ForecastSession: "2 1 3 2"}  # by base; the others start from nothing

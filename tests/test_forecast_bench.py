@@ -14,13 +14,14 @@ import pytest
 from backend import bench, findings, forecast_bench, forecast_table, registry
 from backend.bench_report import FORECASTS
 from backend.codecs.forecast import SeriesCodec
-from backend.entries import Entry
+from backend.entries import OUTSIDE, Entry
 from backend.errors import UserError
-from backend.forecast_bench import Progress, equal_law, lanes_here, law_of, make_lane, mean_ratio
+from backend.forecast_bench import Progress, Tally, equal_law, lanes_here, law_of, make_lane, mean_ratio
 from backend.forecast_cases import LEAST_CONTEXT, LOOK_BACK, case_of, cases, spread, target_of
 from backend.forecast_report import Held
 from backend.meter import Meter
 from backend.protocols import BandSession, PathSession, Prompt
+from backend.series.forecasts import Forecast
 from backend.series.shipped import exponents, shipped
 from backend.types import Sampling
 from tests.toys_forecast import ToyBands, ToyBandsSession, ToyPaths, ToyPathsSession
@@ -158,6 +159,21 @@ def test_a_lane_asks_for_paths_and_continues_the_case() -> None:
 LANES = "recursive,speculative_patches,noise_jacobi,direct"
 
 
+def test_a_single_curve_is_scored_as_far_as_it_can_be() -> None:
+    tally, curve_H = Tally(), np.linspace(-1.0, 1.0, 16)
+    few = [case for case in cases(16)[:3] if case.held.truth_H is not None]
+    for case in few:
+        tally.add(case, Forecast(curve_H[None], (0.5,)), [])
+    told = tally.result()
+    missed = [np.nansum(np.abs(c.held.truth_H - curve_H)) / np.nansum(np.abs(c.held.truth_H)) for c in few]
+    assert told["wql"] == pytest.approx(mean_ratio(missed))
+    assert told["sql"] == pytest.approx(told["mase"])
+    assert told["smape"] > 0
+    assert (told["coverage80"], told["crps_of_sum"], told["pit"], told["reliability"]) == (None,) * 4
+    assert forecast_table.worth(told)[4:6] == ["", ""]
+    assert all(forecast_table.worth(told)[:4])
+
+
 def test_measures_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast_bench, "LONG", 32)
     few = cases(16)[:3]
@@ -288,6 +304,9 @@ def test_figures_tell_what_was_asked_and_what_came_out() -> None:
     assert speculative[0].startswith("2.00x fewer calls (4.00 against 8.00), 1.25x in time at 64 paths, 75% of the")
     assert speculative[0].endswith("WQL 1.0010 of recursive's, 0.9900 to 1.0100 over 40 forecasts")
     assert told(made(same=False))[0][1] == "no"
+    result = made()
+    result["rows"][1]["calls_a_path"] = 2.5
+    assert "4.00 against 8.00), 3.20x for a path on average (2.50), 1.25x in time" in told(result)[0][0]
     exactly, nearly, within = sweeps[0].split(", ")[1:]
     assert exactly == "128 steps of 64 paths: 2.00x to the last bit (4 against 8)"
     assert (nearly, within) == ("2.00x within 1e-06 (4 against 8)", "4.00x within 0.001 (2 against 8)")
@@ -334,7 +353,8 @@ def test_the_registry_names_the_models_of_series(capsys: pytest.CaptureFixture[s
     assert registry.main(["--json"]) == 0
     listed = {item["id"]: item["series_models"] for item in json.loads(capsys.readouterr().out)}
     assert listed["recursive"][:2] == ["house/forecaster", "house/forecaster-8"]
-    assert listed["direct"] == ["house/forecaster", "house/forecaster-8"]
+    assert listed["direct"][:2] == ["house/forecaster", "house/forecaster-8"]
+    assert listed["direct"][2:] == list(OUTSIDE)
     assert "house/forecaster" in listed["speculative_patches"]
     assert not any("house/forecaster-draft" in ids for ids in listed.values())
     assert listed["speculative"] == listed["spectr"] == ["house/series-tokens"]

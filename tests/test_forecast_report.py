@@ -1,4 +1,4 @@
-"""Rows and curves of forecasts: costs, scores at common levels, acceptance by place, calibration, paired comparison."""
+"""Rows of forecasts: costs, scores at common levels, intervals of shares, calibration, paired comparison."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from backend import forecast_report as report
 from backend.codecs.dates import Floats
 from backend.codecs.series import read_series
-from backend.forecast_report import HEADERS, Held, paired_bootstrap, report_row, scores_of
+from backend.forecast_report import Held, paired_bootstrap, report_row, scores_of
 from backend.registry import find
 from backend.run import record
 from backend.series.forecasts import Forecast, forecast_of
@@ -54,9 +54,6 @@ def test_a_row_tells_what_a_lane_cost_against_recursive_and_what_it_is_worth() -
     assert mine.scores is not None
     assert mine.scores.mase == pytest.approx(np.abs(TRUTH - median_H).mean() / np.abs(PAST[4:] - PAST[:-4]).mean())
     assert mine.scores.crps_of_sum is not None
-    cells = dict(zip(HEADERS, mine.cells(), strict=True))
-    assert (cells["strategy"], cells["calls"]) == ("Speculative patches", mine.calls)
-    assert cells["WQL"] == pytest.approx(mine.scores.wql, rel=1e-3)
     assert mine.to_json()["scores"]["wql"] == mine.scores.wql
 
 
@@ -71,6 +68,22 @@ def test_bands_have_no_sum_and_are_scored_at_the_same_levels_as_paths() -> None:
         assert scores_of(nine, HELD) == made.scores
 
 
+def test_a_single_curve_is_a_law_of_one_point() -> None:
+    curve_H = np.linspace(1.0, 2.0, len(TRUTH))
+    scores = scores_of(Forecast(curve_H[None], (0.5,)), HELD)
+    assert scores is not None
+    assert scores.mase is not None
+    assert scores.wql == pytest.approx(np.abs(TRUTH - curve_H).sum() / np.abs(TRUTH).sum())  # weighted absolute error
+    assert scores.sql == pytest.approx(scores.mase)
+    assert scores.smape > 0
+    assert (scores.coverage80, scores.crps_of_sum) == (None, None)
+    by_path = scores_of(Forecast(np.tile(curve_H, (7, 1))), HELD)
+    assert by_path is not None
+    assert by_path.wql == pytest.approx(scores.wql)
+    assert (report.nine_of(Forecast(curve_H[None], (0.5,))) == curve_H).all()
+    assert scores_of(Forecast(np.full((1, len(TRUTH)), np.nan), (0.5,)), HELD) is None
+
+
 def test_what_is_not_known_is_left_out() -> None:
     trace = traced("recursive", paths=3)
     halfway = replace(trace, steps=trace.steps[:1], end="stopped")
@@ -81,7 +94,6 @@ def test_what_is_not_known_is_left_out() -> None:
     assert report_row(trace, forecast_of(trace), Held(PAST, 4)).scores is None
     assert report_row(trace, forecast_of(trace), None).scores is None
     assert scores_of(Forecast(np.zeros((2, 6)), (0.25, 0.75)), HELD) is None
-    assert None in row(trace).cells()
 
 
 def test_what_lies_beyond_the_end_of_a_series_is_not_scored() -> None:
@@ -100,44 +112,11 @@ def test_what_lies_beyond_the_end_of_a_series_is_not_scored() -> None:
     assert (scores.mase, scores.coverage80) == (0.0, 1.0)
 
 
-# -------------------------------------------------------------------------------------------------------------- curves
-def test_acceptance_by_place_stands_beside_its_curve() -> None:
-    trace = traced("speculative_patches", horizon=12, paths=200, gamma=2)
-    first, second = report.acceptance_by_place(trace)
-    assert first.place == 1
-    assert second.judged <= first.kept
-    assert first.low < first.rate < first.high
-    assert first.chance is not None
-    assert first.low - 0.1 < first.chance < first.high + 0.1
-    assert first.distance is not None
-    assert first.curve == pytest.approx(report.bell(first.distance), abs=0.1)
-    along = report.acceptance_by_patch(trace)
-    assert [p.place for p in along] == [1 + 2 * i for i in range(6)]
-    assert sum(p.kept for p in along) == first.kept + second.kept
-    assert report.acceptance_by_place(traced("recursive", paths=2)) == []
-    both = report.pooled_acceptance([trace, trace])
-    assert both.kept == (2 * first.kept, 2 * second.kept)
-
-
-def test_bell_is_two_phi_of_minus_half_the_distance() -> None:
-    at, curve = report.bell_curve(4.0, 5)
-    assert at == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert curve == pytest.approx([1.0, 0.6171, 0.3173, 0.1336, 0.0455], abs=1e-4)
-
-
 def test_intervals_of_shares() -> None:
     assert report.interval(0, 0) == (0.0, 1.0)
     assert report.interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
     low, high = report.interval(20, 20)
     assert (low, high) == pytest.approx((0.8389, 1.0), abs=1e-4)
-
-
-def test_width_of_the_band_by_step() -> None:
-    grow_H = np.arange(1.0, 5.0)
-    z_Q = np.array([-1.0, 0.0, 1.0])
-    widths = report.width_by_step(Forecast(z_Q[:, None] * grow_H, (0.1, 0.5, 0.9)))
-    assert widths == pytest.approx(2 * grow_H)
-    assert np.isnan(report.width_by_step(Forecast(z_Q[:, None] * grow_H, (0.3, 0.5, 0.7)))).all()
 
 
 # --------------------------------------------------------------------------------------------------------- calibration

@@ -24,12 +24,14 @@ ALLOWED = {
     *("__future__", "abc", "bisect", "collections", "collections.abc", "dataclasses", "enum", "functools", "heapq"),
     *("itertools", "math", "operator", "typing", "torch"),
     *(f"backend.{name}" for name in ("types", "protocols", "chance", "sampling", "trees", "unmasking", "couplings")),
-    *(f"backend.{name}" for name in ("gaussian", "unrolling", "classical", "denoising")),  # the same for numbers
+    *(f"backend.{name}" for name in ("gaussian", "unrolling", "classical", "denoising", "events")),  # for numbers
+    "backend.relaxing",
     "backend.registry",
 }
 CORE = [
     *(ROOT / "backend" / f"{name}.py" for name in ("chance", "sampling", "trees", "unmasking", "couplings")),
-    *(ROOT / "backend" / f"{name}.py" for name in ("gaussian", "unrolling", "classical", "denoising")),
+    ROOT / "backend" / "relaxing.py",
+    *(ROOT / "backend" / f"{name}.py" for name in ("gaussian", "unrolling", "classical", "denoising", "events")),
     *sorted((ROOT / "backend" / "protocols").glob("*.py")),
 ]
 RANDOM = re.compile(  # attributes of torch and its tensors that draw random numbers

@@ -19,6 +19,8 @@ from backend.protocols.causal import NestedSession as NestedSession
 from backend.protocols.causal import PictureSession as PictureSession
 from backend.protocols.causal import SkippingSession as SkippingSession
 from backend.protocols.causal import TwoLevelSession as TwoLevelSession
+from backend.protocols.events import EventLaw as EventLaw
+from backend.protocols.events import EventSession as EventSession
 from backend.protocols.models import Codec as Codec
 from backend.protocols.models import Model as Model
 from backend.protocols.models import Prompt as Prompt
@@ -34,8 +36,11 @@ from backend.protocols.values import Band as Band
 from backend.protocols.values import BandSession as BandSession
 from backend.protocols.values import ContinuousSession as ContinuousSession
 from backend.protocols.values import DenoiserSession as DenoiserSession
+from backend.protocols.values import EchoLaw as EchoLaw
 from backend.protocols.values import ExampleSession as ExampleSession
+from backend.protocols.values import FeatureSession as FeatureSession
 from backend.protocols.values import ForecastSession as ForecastSession
+from backend.protocols.values import HearingSession as HearingSession
 from backend.protocols.values import Lags as Lags
 from backend.protocols.values import LagsSession as LagsSession
 from backend.protocols.values import LookaheadSession as LookaheadSession
@@ -79,6 +84,7 @@ PROTOCOL_NAMES: Mapping[type, str] = {
     LoopSession: "loop",
     SegmentSession: "segments",
     ExampleSession: "examples",
+    EventSession: "events",
 }
 PROTOCOLS: tuple[type, ...] = tuple(PROTOCOL_NAMES)
 KINDRED: Mapping[type, type] = {FleetSession: CausalSession}  # write what another does, without extending it

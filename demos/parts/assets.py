@@ -36,8 +36,9 @@ SCRIPTS = (  # in this order
     "gallery.js",
     "backtest.js",
     "predictability.js",
+    "events.js",
 )
-STYLES = ("lab.css", "pictures.css", "fans.css", "inside.css", "gallery.css", "backtest.css")
+STYLES = ("lab.css", "pictures.css", "fans.css", "inside.css", "gallery.css", "backtest.css", "events.css")
 
 
 def plotly_js() -> Path:

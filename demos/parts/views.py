@@ -73,6 +73,11 @@ def predictability_board(value: dict[str, Any] | None, name: str) -> gr.HTML:
     )
 
 
+def events_board(value: dict[str, Any] | None, name: str) -> gr.HTML:
+    """A point process continued in two ways, from snapshots of `demos.parts.events`."""
+    return gr.HTML(value, js_on_load=_mount("mountEvents"), elem_id=f"{name}-events", plotly=url(plotly_js()), **STATIC)
+
+
 def gallery_table(value: dict[str, Any] | None, name: str, others: Sequence[dict[str, Any]] = ()) -> gr.HTML:
     """Rows of strategies that can be sorted, from snapshots of `demos.parts.parade`.
 
