@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from backend.codecs.portraits import ANY, NONE, VOCABULARY
+from backend.codecs.portraits import ANY, NONE, VOCABULARY, Attributes, settle
 
 
 def _words(text: str) -> frozenset[str]:
@@ -110,13 +111,25 @@ WORDINGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # by attribute and va
 
 
 @dataclass(frozen=True)
+class Values:
+    """What words say values of attributes. own_noun: values that are nouns themselves and stand before none."""
+
+    vocabulary: Mapping[str, tuple[str, ...]]
+    synonyms: Mapping[str, Mapping[str, str]]
+    own_noun: tuple[str, ...] = ()
+
+
+PIXEL_VALUES = Values(VOCABULARY, SYNONYMS, OWN_NOUN)
+
+
+@dataclass(frozen=True)
 class Noun:
     """A word that says which attributes are meant.
 
     Args:
         of: attributes whose values may stand before it. also: further such words.
         says: values it stands for. usual: values it stands for unless the prompt says others.
-        without: what "no" before it says; empty where "no" makes no sense.
+        without: what "no" before it says; empty where "no" makes no sense. told: words for values.
     """
 
     of: tuple[str, ...] = ()
@@ -124,21 +137,22 @@ class Noun:
     usual: Mapping[str, str] = field(default_factory=dict)
     without: Mapping[str, str] = field(default_factory=dict)
     also: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    told: Values = PIXEL_VALUES
 
     def read(self, word: str) -> tuple[str, str] | None:
         """The attribute and value that a word before this noun says."""
         if word in self.also:
             return self.also[word]
         for name in self.of:
-            value = SYNONYMS.get(name, {}).get(word, word)
-            if value in VOCABULARY[name] and word not in OWN_NOUN:
+            value = self.told.synonyms.get(name, {}).get(word, word)
+            if value in self.told.vocabulary[name] and word not in self.told.own_noun:
                 return name, value
         return None
 
     @property
     def words(self) -> tuple[str, ...]:
         """Words that may stand before this noun, synonyms left out."""
-        values = [v for name in self.of for v in VOCABULARY[name] if v not in OWN_NOUN]
+        values = [v for name in self.of for v in self.told.vocabulary[name] if v not in self.told.own_noun]
         return tuple(dict.fromkeys([*values, *self.also]))
 
 
@@ -178,6 +192,51 @@ def _nouns() -> dict[str, Noun]:
 
 
 NOUNS: Mapping[str, Noun] = _nouns()
-VALUES = frozenset(
-    {word for noun in NOUNS.values() for word in noun.words} | {word for table in SYNONYMS.values() for word in table}
+
+
+def values_of(nouns: Mapping[str, Noun], synonyms: Mapping[str, Mapping[str, str]]) -> frozenset[str]:
+    """All words that say a value of something."""
+    said = {word for noun in nouns.values() for word in noun.words}
+    return frozenset(said | {word for table in synonyms.values() for word in table})
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """What prompts of a style are read with.
+
+    Args:
+        name: what a picture shows. things: what can be said of one. example: a prompt. titles: of attributes.
+        nouns, phrases, portraits, fillers, people: see the tables of this module; portraits alone ask for any picture.
+        make: attributes of values by name, with what follows from them; raises UserError if no picture is like that.
+        shown: nouns that a message offers for a value that stands alone; usual: what goes behind others.
+    """
+
+    name: str
+    things: str
+    example: str
+    titles: Mapping[str, str]
+    nouns: Mapping[str, Noun]
+    make: Callable[[Mapping[str, str]], Any]
+    shown: tuple[str, ...]
+    usual: str
+    told: Values = PIXEL_VALUES
+    phrases: tuple[tuple[re.Pattern[str], str], ...] = PHRASES
+    portraits: frozenset[str] = PORTRAITS
+    people: frozenset[str] = PEOPLE
+
+    @property
+    def values(self) -> frozenset[str]:
+        """All words that say a value of something."""
+        return values_of(self.nouns, self.told.synonyms)
+
+
+PIXEL_WORDS = Lexicon(
+    "portrait",
+    "skin, hair, eyes, glasses, beard, hat, mouth, clothes and background",
+    "brown skin, short blue hair, round glasses, smile, red shirt, mint background",
+    TITLES,
+    NOUNS,
+    lambda said: settle(Attributes(**said)),
+    ("skin", "hair", "eyes", "glasses", "beard", "hat", "shirt", "background"),
+    "clothes",
 )

@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,23 +20,18 @@ from backend.codecs.caption_words import (
     LINKS,
     MOUTHS,
     NEGATIONS,
-    NOUNS,
-    OWN_NOUN,
-    PEOPLE,
-    PHRASES,
-    PORTRAITS,
+    PIXEL_WORDS,
     SYNONYMS,
-    TITLES,
-    VALUES,
     WORDINGS,
+    Lexicon,
     Noun,
 )
-from backend.codecs.portraits import ANY, NONE, VOCABULARY, Attributes, settle
+from backend.codecs.portraits import ANY, NONE, Attributes, settle
 from backend.errors import UserError
 
 MOST_LETTERS = 400
 MOST_TOLD = 4  # strange words that a message names
-EXAMPLE = "brown skin, short blue hair, round glasses, smile, red shirt, mint background"
+EXAMPLE = PIXEL_WORDS.example
 
 
 # -------------------------------------------------------------------------------------------------------------- writing
@@ -86,7 +82,7 @@ def _worded(name: str, value: str, rng: np.random.Generator | None) -> str:
 class Reading:
     """What a prompt says: attributes, and the words about people that no attribute can hold."""
 
-    attributes: Attributes
+    attributes: Any  # `portraits.Attributes`, or those of another style
     ignored: tuple[str, ...] = ()
 
 
@@ -111,74 +107,75 @@ def parse(prompt: str) -> Attributes:
 
     Raises UserError for an empty or too long prompt, unknown words, words that fit no noun, and contradictions.
     """
-    return read(prompt).attributes
+    attributes: Attributes = read(prompt).attributes
+    return attributes
 
 
-def read(prompt: str) -> Reading:
-    """The same, with the words that were left out."""
+def read(prompt: str, told: Lexicon = PIXEL_WORDS) -> Reading:
+    """The same, with the words that were left out. told: the words of the style."""
     if not isinstance(prompt, str) or not prompt.strip():
-        raise UserError(f'The prompt is empty; describe a portrait, such as "{EXAMPLE}".')
+        raise UserError(f'The prompt is empty; describe a {told.name}, such as "{told.example}".')
     if len(prompt) > MOST_LETTERS:
-        raise UserError(f"The prompt has {len(prompt)} characters; describe the portrait in at most {MOST_LETTERS}.")
-    clauses = _clauses(prompt)
+        raise UserError(f"The prompt has {len(prompt)} characters; describe the {told.name} in at most {MOST_LETTERS}.")
+    clauses = _clauses(prompt, told)
     words = [word for clause in clauses for word in clause]
-    _refuse_unknown(words)
+    _refuse_unknown(words, told)
     groups, waiting = [], list[str]()
     for clause in clauses:
-        found, waiting = _groups(clause, waiting)
+        found, waiting = _groups(clause, waiting, told)
         groups += found
     if waiting:
         raise UserError(
             f"The prompt says {_listed(waiting)} without saying of what; "
-            f"write, for example, {' or '.join(_uses(waiting[0]))}."
+            f"write, for example, {' or '.join(_uses(waiting[0], told))}."
         )
-    if not groups and not PORTRAITS & set(words):
-        raise UserError(f'The prompt says nothing about a portrait; describe one, such as "{EXAMPLE}".')
-    return Reading(settle(_attributes(groups)), tuple(word for word in words if word in PEOPLE))
+    if not groups and not told.portraits & set(words):
+        raise UserError(f'The prompt says nothing about a {told.name}; describe one, such as "{told.example}".')
+    return Reading(told.make(_attributes(groups, told)), tuple(word for word in words if word in told.people))
 
 
-def _clauses(prompt: str) -> list[list[str]]:
+def _clauses(prompt: str, told: Lexicon) -> list[list[str]]:
     """Words between commas, in lower case; several words that count as one are one."""
     text = re.sub(r"[-–—_/'’\"“”‘():]+", " ", prompt.lower())
     clauses = []
     for part in re.split(r"[,.;!?&+|\n]+", text):
         joined = " ".join(part.split())
-        for phrase, word in PHRASES:
+        for phrase, word in told.phrases:
             joined = phrase.sub(word, joined)
         clauses.append(joined.split())
     return [clause for clause in clauses if clause]
 
 
-def _refuse_unknown(words: Iterable[str]) -> None:
-    spare = FILLERS | NEGATIONS | LINKS | VALUES | PORTRAITS | set(NOUNS)
+def _refuse_unknown(words: Iterable[str], told: Lexicon) -> None:
+    spare = FILLERS | NEGATIONS | LINKS | told.values | told.portraits | set(told.nouns)
     strange = list(dict.fromkeys(word for word in words if word not in spare))
     if not strange:
         return
-    known = sorted(VALUES | set(NOUNS))
-    told = []
+    known = sorted(told.values | set(told.nouns))
+    named = []
     for word in strange[:MOST_TOLD]:
         near = difflib.get_close_matches(word[:30], known, 1, 0.7)
-        told.append(f"'{word[:30]}' (did you mean '{near[0]}'?)" if near else f"'{word[:30]}'")
+        named.append(f"'{word[:30]}' (did you mean '{near[0]}'?)" if near else f"'{word[:30]}'")
     more = [f"{len(strange) - MOST_TOLD} more words"] if len(strange) > MOST_TOLD else []
     raise UserError(
-        f"A portrait cannot be told with {_joined([*told, *more])}; say its skin, hair, eyes, glasses, beard, hat, "
-        f'mouth, clothes and background, such as "{EXAMPLE}".'
+        f"A {told.name} cannot be told with {_joined([*named, *more])}; say its {told.things}, "
+        f'such as "{told.example}".'
     )
 
 
-def _groups(words: Sequence[str], waiting: list[str]) -> tuple[list[_Group], list[str]]:
+def _groups(words: Sequence[str], waiting: list[str], told: Lexicon) -> tuple[list[_Group], list[str]]:
     """The nouns of a clause with their values, and the values that still wait for a noun."""
     groups: list[_Group] = []
     denied, linked = "", False  # a "no" that waits for its noun; a link right behind a noun that was denied
     for word in words:
         if word in NEGATIONS:
             denied = word
-        elif word in NOUNS:
-            noun = NOUNS[word]
+        elif word in told.nouns:
+            noun = told.nouns[word]
             negated = denied or ("no" if linked and not waiting and noun.without else "")
             groups.append(_Group(word, noun, waiting if noun.words else [], negated))
             waiting, denied = [] if noun.words else waiting, ""
-        elif word in VALUES:
+        elif word in told.values:
             waiting = [*waiting, word]
         linked = word in LINKS and bool(groups and groups[-1].negated)
     if denied:
@@ -190,21 +187,21 @@ def _groups(words: Sequence[str], waiting: list[str]) -> tuple[list[_Group], lis
     return groups, waiting
 
 
-def _attributes(groups: Sequence[_Group]) -> Attributes:
+def _attributes(groups: Sequence[_Group], told: Lexicon) -> dict[str, str]:
     """What the groups say together."""
     said: dict[str, str] = {}
     for group in groups:
         for name, value in _says(group):
-            _hear(said, name, value)
+            _hear(said, name, value, told)
     for group in groups:
         for name, value in group.noun.usual.items():
             if not group.negated and said.get(name, value) in (value, NONE):
-                _hear(said, name, value)
+                _hear(said, name, value, told)
     for group in groups:
-        plain = not (group.noun.says or group.noun.usual or group.word in PEOPLE)
+        plain = not (group.noun.says or group.noun.usual or group.word in told.people | told.portraits)
         if plain and not any(name in said for name in group.noun.of):
             raise UserError(f"The prompt names '{group.word}' without saying which; {_possible(group)}.")
-    return Attributes(**said)
+    return said
 
 
 def _says(group: _Group) -> list[tuple[str, str]]:
@@ -226,26 +223,31 @@ def _says(group: _Group) -> list[tuple[str, str]]:
 
 
 def _possible(group: _Group) -> str:
-    own = [value for value in OWN_NOUN if value in VOCABULARY["hair"] and "hair" in group.noun.of]
+    own = [
+        value
+        for value in group.noun.told.own_noun
+        if "hair" in group.noun.of and value in group.noun.told.vocabulary["hair"]
+    ]
     others = f", and other hair is called {_joined(own, 'or')}" if own else ""
     words = f"can be {_joined(group.noun.words, 'or')}" if group.noun.words else "stands alone"
     return f"'{group.word}' {words}{others}"
 
 
-def _hear(said: dict[str, str], name: str, value: str) -> None:
+def _hear(said: dict[str, str], name: str, value: str, told: Lexicon) -> None:
     before = said.setdefault(name, value)
     if before != value:
-        before, value = (f"no {TITLES[name]}" if each == NONE else each for each in (before, value))
+        before, value = (f"no {told.titles[name]}" if each == NONE else each for each in (before, value))
         shared = ", and hair and beard share it" if name == "hair_color" else ""
         raise UserError(
-            f"The prompt asks for two things as {TITLES[name]}, '{before}' and '{value}'; "
-            f"a portrait has one{shared}, so leave one out."
+            f"The prompt asks for two things as {told.titles[name]}, '{before}' and '{value}'; "
+            f"a {told.name} has one{shared}, so leave one out."
         )
 
 
-def _uses(value: str) -> list[str]:
-    nouns = ("skin", "hair", "eyes", "glasses", "beard", "hat", "shirt", "background")
-    return [f"'{value} {word}'" for word in nouns if NOUNS[word].read(value)][:3] or [f"'{value} clothes'"]
+def _uses(value: str, told: Lexicon) -> list[str]:
+    return [f"'{value} {word}'" for word in told.shown if told.nouns[word].read(value)][:3] or [
+        f"'{value} {told.usual}'"
+    ]
 
 
 def _joined(words: Sequence[str], last: str = "and") -> str:

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from backend.codecs.atlas import Bools, Pixels
-from backend.codecs.captions import read
 from backend.codecs.palette import Tokenizer
-from backend.codecs.portraits import SIDE, VOCABULARY, enlarge
+from backend.codecs.portraits import SIDE, enlarge
+from backend.codecs.styles import PIXEL, STYLES
 from backend.errors import UserError
 from backend.protocols import Prompt
 
@@ -31,24 +31,25 @@ LONGEST_URL = 8_000_000  # characters
 class ImageCodec:
     """Prompts and pictures to a canvas of grid tokens and back.
 
-    A prompt becomes conditions: `Prompt.extras` holds "attributes" (`portraits.Attributes`), "conditions" (its row of
-    codes, 0 where the prompt leaves an attribute open), "canvas" (the tokens to start from, -1 where unknown),
+    A prompt becomes conditions: `Prompt.extras` holds "attributes" (such as `portraits.Attributes`), "conditions" (its
+    row of codes, 0 where the prompt leaves an attribute open), "canvas" (the tokens to start from, -1 where unknown),
     "ignored" (words about people that no attribute holds) and "size" (side of the decoded picture). It has no tokens.
 
     Args:
         tokenizer: of pictures. sizes: sides of decoded pictures that the model offers, the first by default.
+        style: of the pictures, and of what prompts say about them.
     """
 
     modality = "image"
     end: frozenset[int] = frozenset()
 
-    def __init__(self, tokenizer: Tokenizer, sizes: Sequence[int] = (SIDE,)) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, sizes: Sequence[int] = (SIDE,), style: str = PIXEL) -> None:
+        self.tokenizer, self.style = tokenizer, STYLES[style]
         self.sizes = tuple(sizes)
         self.grid = tokenizer.grid
         self.length = tokenizer.grid[0] * tokenizer.grid[1]
         self.size = tokenizer.vocab_size  # V: ids from here on belong to no token
-        meaning = f"{tokenizer.fingerprint} {tokenizer.grid} {dict(VOCABULARY)}"
+        meaning = f"{tokenizer.fingerprint} {tokenizer.grid} {dict(self.style.vocabulary)}"
         self.vocabulary = hashlib.sha256(meaning.encode()).hexdigest()[:12]
 
     def encode(self, raw: Any) -> Prompt:
@@ -68,7 +69,7 @@ class ImageCodec:
         if type(size) is not int or size not in self.sizes:
             offered = ", ".join(f"{side}x{side}" for side in self.sizes)
             raise UserError(f"Pictures of size {size!r} are not offered by this model; it paints {offered}.")
-        reading = read(asked["prompt"])
+        reading = self.style.read(asked["prompt"])
         return Prompt(
             extras={
                 "attributes": reading.attributes,

@@ -82,11 +82,6 @@ class Pyramid:
         """Whether the codes of this map are colours that take the place of the sum."""
         return self.kind == "flat" or at == len(self.sizes) - 1
 
-    def map_of(self, slot: int) -> int:
-        """The number of the map that holds a slot of the canvas."""
-        assert 0 <= slot < self.length, slot
-        return next(k for k in range(len(self.sizes)) if slot < self.starts[k + 1])
-
     def encode(self, pixels: Pixels) -> Ints:
         """Tokens [..., L] of pictures [..., 16, 16, 3], whose colours are rounded to the palette first."""
         picture = self.colours_VD[self.palette.encode(pixels)].reshape(*pixels.shape)

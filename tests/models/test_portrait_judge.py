@@ -156,5 +156,5 @@ def test_a_judge_comes_back_from_its_file(tmp_path: Path) -> None:
     back = read_judge(path)
     assert back.widths == SMALL
     pixels, _ = training.as_painted(50, np.random.default_rng(0))
-    np.testing.assert_allclose(back.features_of(pixels), judge.features_of(pixels), atol=5e-3)
+    np.testing.assert_allclose(back.features_of(pixels), judge.features_of(pixels), atol=0.05)  # 8 bits a weight
     assert path.with_suffix(".json").exists()

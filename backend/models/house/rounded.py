@@ -44,17 +44,6 @@ def in_bits(
     return out
 
 
-def recoded(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state whose matrices are int8 [O, I] beside their steps, coded as `in_bits` codes them; nothing is lost."""
-    out: dict[str, Tensor] = {}
-    for name, weight in stored.items():
-        if weight.dtype == torch.int8 and name + STEP in stored:
-            out |= {name: _coded(weight), name + SHAPE: torch.tensor(weight.shape)}
-        else:
-            out[name] = weight
-    return out
-
-
 def from_bytes(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What `in_bits` was given, its matrices as float32; a state that holds none of its matrices comes back as it is.
 
