@@ -252,16 +252,14 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
     for lane in lanes:
         if isinstance(lane, BareLane):
             continue
-        modelled = _modelled(catalog, lane, target, results[lane.name]) if isinstance(lane, OurLane) else None
+        modelled = _modelled(catalog, target, results[lane.name]) if isinstance(lane, OurLane) else None
         rows.append(row(lane, results[lane.name], results[BASELINE], prompts, modelled))
     environment["target_seconds_by_rows"] = target
     share = run_overhead(results[BASELINE], results[BARE])
     return {"environment": environment, "rows": rows, "over_peer": peer_ratios(rows), "run_overhead": share}
 
 
-def _modelled(
-    catalog: Catalog, lane: OurLane, target: dict[int, float], timed: list[list[Timed]]
-) -> Callable[[Trace], float] | None:
+def _modelled(catalog: Catalog, target: dict[int, float], timed: list[list[Timed]]) -> Callable[[Trace], float] | None:
     """Speedup if nothing but model calls took time, from their cost curves; None beside models that have none."""
     traces = [t.trace for t in timed[0] if t.trace is not None]
     roles = {role: model for t in traces for role, model in t.request.models.items() if role != "target"}

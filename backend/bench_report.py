@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backend import forecast_table, image_report
-from backend.documents import is_current, marks, write
+from backend.documents import grid, is_current, marks, write
 from backend.errors import UserError
 
 TABLE = marks("bench", "python -m backend.bench --report assets/bench/text.json --write README.md")
@@ -21,10 +21,7 @@ REPORTS = {"image": (IMAGES, image_report.report), "forecasting": (FORECASTS, fo
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table."""
-    lines = [
-        "| strategy | tok/s (quartiles) | x time | x calls | x modelled | tok/call (even at) | accepted | same text |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    told = []
     for r in rows:
         low, high = r["units_per_second_quartiles"]
         name = f"{r['strategy']} ({r['dtype']})" if r["peer"] else f"`{r['strategy']}`"
@@ -39,8 +36,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{rate:.0%}" if rate is not None else "",
             f"{r['same_text']:.0%}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        told.append(cells)
+    head = "strategy | tok/s (quartiles) | x time | x calls | x modelled | tok/call (even at) | accepted | same text"
+    return grid(head, told)
 
 
 def break_even(row: Mapping[str, Any]) -> float:
@@ -50,16 +48,13 @@ def break_even(row: Mapping[str, Any]) -> float:
 
 def counts_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows without times as a Markdown table."""
-    lines = [
-        "| strategy | tok/call (standard error) | target rows/call | draft calls/call | calls |",
-        "|---|---|---|---|---|",
-    ]
+    told = []
     for r in rows:
         length = f"{r['mean_acceptance_length']:.3f} ({r['standard_error']:.3f})"
         drafts = r["num_draft_calls"] / r["num_target_calls"]
-        cells = [f"`{r['strategy']}`", length, f"{r['rows_per_call']:.1f}", f"{drafts:.1f}", str(r["num_target_calls"])]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        calls = str(r["num_target_calls"])
+        told.append([f"`{r['strategy']}`", length, f"{r['rows_per_call']:.1f}", f"{drafts:.1f}", calls])
+    return grid("strategy | tok/call (standard error) | target rows/call | draft calls/call | calls", told)
 
 
 def report(result: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 from backend.bench import BASELINE, PROMPTS, Prompted, read_prompts
 from backend.catalog import ASSETS, DTYPES, LOCAL, Catalog
+from backend.documents import grid
 from backend.errors import UserError
 from backend.registry import Strategy, compatible, find
 from backend.run import record
@@ -131,16 +132,13 @@ def _found(path: Path | None, environment: Mapping[str, Any]) -> dict[str, dict[
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table."""
-    lines = [
-        "| strategy | guarantee | same text | first differences: slot (gap of the best two) |",
-        "|---|---|---|---|",
-    ]
+    told = []
     for row in rows:
         found = ", ".join(
             f"{d['slot']} ({'?' if d['gap'] is None else format(d['gap'], '.2g')})" for d in row["differences"]
         )
-        lines.append(f"| `{row['strategy']}` | {row['guarantee']} | {row['equal']} of {row['total']} | {found} |")
-    return "\n".join(lines)
+        told.append((f"`{row['strategy']}`", row["guarantee"], f"{row['equal']} of {row['total']}", found))
+    return grid("strategy | guarantee | same text | first differences: slot (gap of the best two)", told)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from backend import forecast_table, image_report
 from backend.catalog import ASSETS
-from backend.documents import is_current, marks, write
+from backend.documents import grid, is_current, marks, write
 from backend.entries import Entry, entries
 from backend.errors import UserError
 from backend.offers import series_entries, strategies_for
@@ -127,12 +127,12 @@ FILES: Mapping[str, tuple[Callable[[Result], str], Callable[[Result], str]]] = {
 
 def table(folder: Path = FOLDER) -> str:
     """The lines as a Markdown table; files that are not there are left out."""
-    lines = ["| measured on | found | file |", "|---|---|---|"]
+    rows = []
     for name, (title, found) in FILES.items():
         if (folder / name).is_file():
             result = json.loads((folder / name).read_text(encoding="utf-8"))
-            lines.append(f"| {title(result['environment'])} | {found(result)} | {name} |")
-    return "\n".join(lines)
+            rows.append((title(result["environment"]), found(result), name))
+    return grid("measured on | found | file", rows)
 
 
 def figures(folder: Path = FOLDER) -> str:
@@ -173,8 +173,8 @@ def forecast_figures(folder: Path = FOLDER) -> str:
 
 
 def forecasters(known: Sequence[Entry] | None = None) -> str:
-    """The models of series that are here, each with the strategies that continue a series with it."""
-    every = series_entries(known)
+    """Our models of series that are here, each with the strategies that continue a series with it."""
+    every = [e for e in series_entries(known) if e.source == "house"]  # those of others differ by machine
     here, away = [e for e in every if e.available], [e for e in every if not e.available]
     if not here:
         return "There is no model of series yet; what forecasts is proven on toy models."

@@ -20,6 +20,7 @@ from typing import Any
 
 from backend.bench import BASELINE, Prompted, read_prompts
 from backend.catalog import DTYPES, LOCAL, Catalog
+from backend.documents import grid
 from backend.errors import UserError
 from backend.run import record
 from backend.timeline import percentile, spans
@@ -166,12 +167,8 @@ def bench(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, An
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table; latencies in seconds."""
-    lines = [
-        "| schedule | tok/s | x time | latency p50 | p95 | first token p50 | calls | padding rows | same text |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        cells = [
+    told = [
+        [
             f"`{r['schedule']}`" if r["schedule"] == BASELINE else r["schedule"],
             f"{r['tokens_per_second']:.1f}",
             f"{r['speedup_time']:.2f}",
@@ -180,8 +177,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{r['padding_rows']:.0f}",
             f"{r['same_text']:.0%}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        for r in rows
+    ]
+    head = "schedule | tok/s | x time | latency p50 | p95 | first token p50 | calls | padding rows | same text"
+    return grid(head, told)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -46,6 +46,7 @@ EXACT: Mapping[type, str] = {  # the target's own law, by what is written
 SETS = {  # lanes of a strategy, where not its defaults alone
     "confidence": ("confidence:steps=8", "confidence:steps=12"),
     "flexible_scale": ("flexible_scale", "flexible_scale:scales=5"),
+    "relaxed": ("relaxed", "relaxed:delta=0"),
 }
 REAL = 4  # portraits drawn for a prompt of the reference set
 Tell = Callable[[str], None]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -25,7 +26,9 @@ from backend.errors import UserError
 from backend.protocols import CoarseSession, DistilledSession, Model
 
 REFINED = re.compile(r"@refine=([0-9]{1,3}(?:\.[0-9]{1,4})?)$", re.ASCII)
-GUIDANCE = re.compile(r"@cfg=([0-9]{1,3}(?:\.[0-9]{1,4})?)$", re.ASCII)
+GUIDANCE = re.compile(
+    r"@cfg=([0-9]{1,3}(?:\.[0-9]{1,4})?)(?:-(constant|linear|cosine))?(?:-first([0-9]{1,2}))?$", re.ASCII
+)
 PAINTER = "house/portraits"
 OURS = frozenset({*PORTRAITS, *PAINTERS, *SCALES, VERIFIER, EAGLE})
 TARGETS: dict[type, str] = {DistilledSession: STUDENT, CoarseSession: COARSE}  # the model to use where none is named
@@ -145,18 +148,24 @@ def load_refined(model_id: str, base: str, shelf: Shelf) -> Model:
 def load_guided(model_id: str, base: str, shelf: Shelf) -> Model:
     """A model of pictures under guidance. Raises UserError."""
     from backend.models import coarse, masked, raster, scales
+    from backend.models.guided import Schedule
 
-    whole, scale = shelf.get(base), GUIDANCE.search(model_id)
+    whole, told = shelf.get(base), GUIDANCE.search(model_id)
     known = raster.RasterModel | masked.MaskedModel | scales.ScaleModel | coarse.CoarseModel
     if not isinstance(whole, known):
         raise UserError(f"{base} has no conditions to be guided by; guidance is for models of portraits.")
-    if scale is None:
-        raise UserError(f"{model_id!r} names no scale of guidance; write, for example, {base}@cfg=3.")
-    strength = float(scale.group(1))
-    if isinstance(whole, masked.MaskedModel):
-        return masked.guided(whole, strength)
+    if told is None:
+        raise UserError(
+            f"{model_id!r} names no scale of guidance; write, for example, {base}@cfg=3, with -constant, -linear or "
+            "-cosine behind it and, for models of maps, how many of them are guided, such as -first6."
+        )
+    strength, schedule, first = float(told[1]), cast(Schedule | None, told[2]), int(told[3]) if told[3] else None
     if isinstance(whole, scales.ScaleModel):
-        return scales.guided(whole, strength)
-    if isinstance(whole, coarse.CoarseModel):
-        return coarse.guided(whole, strength)
-    return raster.guided(whole, strength)
+        return scales.guided(whole, strength, schedule, first)
+    if first is not None:
+        raise UserError(f"{base} does not paint maps, so that no first {first} can be guided; write {base}@cfg=3.")
+    if isinstance(whole, raster.RasterModel):
+        return raster.guided(whole, strength, schedule)
+    if schedule not in (None, "constant"):
+        raise UserError(f"Guidance of {base} is the same all over a picture; write {base}@cfg=3.")
+    return masked.guided(whole, strength) if isinstance(whole, masked.MaskedModel) else coarse.guided(whole, strength)

@@ -43,7 +43,6 @@ CONTEXT, HORIZON, PATHS, SERIES = 512, 256, 16, 3
 BLOCK = 16  # steps that an error is told for together
 SEED = 9_000  # far from those of the shipped series
 EXACT, NEAR = "0.0", "0.001"  # tolerances of the sweeps, in spreads of the context
-PAPER = "2508.16817"
 
 
 @dataclass(frozen=True)
@@ -224,9 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows: list[dict[str, Any]] = []
         before = read(args.json) if args.json and args.only else None
         for name in names:
-            rows.append(
-                measure(known[name], catalog, args, lambda line: print(f"\r\033[K{line}", end="", file=sys.stderr))
-            )
+            rows.append(measure(known[name], catalog, args, _tell))
             if args.json:
                 result = {"environment": environment(catalog, args), "rows": merged(before, rows)}
                 args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

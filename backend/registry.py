@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from backend.chance import Ask
-from backend.documents import is_current, marks, write
+from backend.documents import grid, is_current, marks, write
 from backend.errors import UserError
 from backend.protocols import PROTOCOL_NAMES, PROTOCOLS, base
 from backend.types import Guarantee, Knob, Step
@@ -216,11 +216,11 @@ def _kind_name(kind: type) -> str:
 
 def table() -> str:
     """The strategies as a Markdown table, for the README."""
-    lines = ["| strategy | family | guarantee | paper | what it does |", "|---|---|---|---|---|"]
+    rows = []
     for s in strategies().values():
         paper = f"[{s.paper}](https://arxiv.org/abs/{s.paper})" if s.paper[:4].isdigit() else s.paper
-        lines.append(f"| `{s.id}` | {s.family} | {s.promises({}).value} | {paper} | {s.about} |")
-    return "\n".join(lines)
+        rows.append((f"`{s.id}`", s.family, s.promises({}).value, paper, s.about))
+    return grid("strategy | family | guarantee | paper | what it does", rows)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -243,6 +243,10 @@ def test_figures_tell_what_was_asked_and_what_came_out() -> None:
     assert "1.25x (64.0 calls against 80.0)" in by["relaxed"][0]
     assert "50% against 50% of the guesses stay" in by["relaxed"][0]
     assert by["relaxed"][0].endswith("mass moved at a place 0.0625, bound 0.125 (means over steps)")
+    rows.append(lane("relaxed:delta=0", 72, 0.7, None))
+    rows[4]["knobs"] = {"depth": 16}
+    again = image_report.figures({"rows": rows})
+    assert "; drafting 16 ahead as it does, but lossless (delta 0): 72.0 calls, so 1.12x" in again
     assert by["collaborative"][0].startswith("2.00x its speed; attributes right 93.0%")
     assert by["collaborative"][1] == "yes"
     assert by["one_step"] == by["confidence"] == ("not measured yet", "")

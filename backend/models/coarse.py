@@ -6,7 +6,6 @@ refining is one call either way.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +14,12 @@ from torch import Tensor
 
 from backend.codecs.image import UNKNOWN, ImageCodec
 from backend.codecs.palette import PaletteTokenizer
-from backend.errors import UserError
 from backend.meter import Meter
 from backend.models.guided import Guided, PairMeter, check_scale
 from backend.models.house.coarse import CoarseNets, Refiner, medoids, painter_layout, read_coarse, within
 from backend.models.house.raster import Layout, Raster
 from backend.models.raster import Canvas, HiddenTrie, given_codes
+from backend.models.session import check_numbers
 from backend.protocols import CoarseSession, Prompt, Scores
 from backend.sampling import distribution
 from backend.types import Sampling
@@ -80,11 +79,7 @@ class CoarseCanvas:
         with self._meter.call(batch * len(groups_L)):
             raw_BLV = self._model.refiner.refined(self._asked_BA, groups_L.expand(batch, -1), known_L.expand(batch, -1))
         raw_LV = torch.lerp(raw_BLV[1], raw_BLV[0], painter.scale) if isinstance(painter, Guided) else raw_BLV[0]
-        if not math.isfinite(float(raw_LV.abs().amax())):
-            raise UserError(
-                f"{self._model.id} returned numbers that are no probabilities (NaN or infinity); "
-                "pick another model or precision."
-            )
+        check_numbers(raw_LV, self._model.id)
         return raw_LV
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from backend.errors import UserError
 from backend.meter import Meter
 from backend.models.house.fleet import FleetCache, forward_fleet
 from backend.models.house.llama import Llama
+from backend.models.session import check_numbers
 from backend.protocols import Scores
 from backend.sampling import distribution
 from backend.types import Sampling
@@ -94,9 +93,5 @@ class Fleet:
 
     def _judge(self, raw_AV: Tensor, texts: Sequence[Sequence[int]]) -> Scores:
         raw_AV = raw_AV[:, : self._vocab_size]
-        if not all(map(math.isfinite, raw_AV.amax(dim=-1).tolist())):
-            raise UserError(
-                f"{self._id} returned numbers that are no probabilities (NaN or infinity); "
-                "pick another model or precision."
-            )
+        check_numbers(raw_AV, self._id)
         return Scores(distribution(raw_AV, self._sampling, texts), raw_AV)

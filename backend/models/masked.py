@@ -6,7 +6,6 @@ nothing asked, are two rows of one batch, so a denoising is one call either way.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +16,7 @@ from backend.errors import UserError
 from backend.meter import Meter
 from backend.models.guided import check_scale
 from backend.models.house.masked import Mural
+from backend.models.session import check_numbers
 from backend.protocols import GridSession, MaskedSession, Prompt
 from backend.sampling import distribution
 from backend.types import Sampling
@@ -59,10 +59,7 @@ def laws_of_open(raw_NV: Tensor, canvas_L: Sequence[int], sampling: Sampling, mo
 
     Raises UserError if the model returned no numbers.
     """
-    if not math.isfinite(float(raw_NV.abs().amax())):
-        raise UserError(
-            f"{model_id} returned numbers that are no probabilities (NaN or infinity); pick another model or precision."
-        )
+    check_numbers(raw_NV, model_id)
     known = [token for token in canvas_L if token >= 0]
     seen = [known] * len(raw_NV) if sampling.repetition_penalty != 1.0 else ()
     return distribution(raw_NV, sampling, seen)

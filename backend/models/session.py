@@ -23,6 +23,14 @@ from backend.types import Sampling
 SCRATCH = 256  # cache rows for guesses, beside those for committed tokens; the widest window needs 225
 
 
+def check_numbers(raw_NV: Tensor, model_id: str) -> None:
+    """Raises UserError where a row of a model's logits makes no law: NaN, infinity, or nothing above minus infinity."""
+    if not all(map(math.isfinite, raw_NV.amax(dim=-1).tolist())):
+        raise UserError(
+            f"{model_id} returned numbers that are no probabilities (NaN or infinity); pick another model or precision."
+        )
+
+
 class Cache(Protocol):
     """Key and value rows of one sequence, addressed by slot."""
 
@@ -238,11 +246,7 @@ class TrieSession:
         if seen and self._spread:
             rank = {token: i for i, token in enumerate(self._spread[0].tolist())}
             seen = [[rank[token] for token in tokens if token in rank] for tokens in seen]
-        if not all(map(math.isfinite, raw_KV.amax(dim=-1).tolist())):
-            raise UserError(
-                f"{self._id} returned numbers that are no probabilities (NaN or infinity); "
-                "pick another model or precision."
-            )
+        check_numbers(raw_KV, self._id)
         return distribution(raw_KV, self._sampling, seen)
 
     def _visible(self, start: int, num_pending: int, new: list[tuple[int, int]]) -> Tensor | None:

@@ -5,7 +5,6 @@ The teacher's guidance is part of what was learned, so there is none to be set.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from backend.errors import UserError
 from backend.meter import Meter
 from backend.models.house.scales import CHOICES
 from backend.models.house.student import DIMS, Student, read_student
+from backend.models.session import check_numbers
 from backend.protocols import DistilledSession, Prompt
 from backend.sampling import distribution
 from backend.types import Sampling
@@ -42,11 +42,7 @@ class NoiseSession:
         with self._meter.call(len(CHOICES) + len(noise_LD)), torch.inference_mode():
             raw_NV = net.told(self._asked_BA, noise_LD[None].to(net.device), known_BM)[0]
         raw_NV = raw_NV.to(torch.promote_types(raw_NV.dtype, torch.float32))
-        if not math.isfinite(float(raw_NV.abs().amax())):
-            raise UserError(
-                f"{self._model.id} returned numbers that are no probabilities (NaN or infinity); "
-                "pick another model or precision."
-            )
+        check_numbers(raw_NV, self._model.id)
         return distribution(raw_NV, self._sampling, [list(known)] * len(raw_NV))
 
 
