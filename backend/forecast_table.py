@@ -17,6 +17,7 @@ MISSING = (
     "measures it."
 )
 PLAIN, CHECKED, SWEEPS, DIRECT = "recursive", "speculative_patches", "noise_jacobi", "direct"
+LEAST = 10  # forecasts that an error is told over; fewer are of other series than the lanes beside them
 SAME = 1e-6  # a tolerance up to which a path is the same, as far as its digits are kept
 
 
@@ -33,6 +34,8 @@ def worth(q: Row) -> list[str]:
         return [f"as `{q['law_of']}`", *[""] * 6]
     if q.get("wql") is None:
         return [""] * 7
+    if q["cases"] < LEAST:
+        return [*[""] * 6, f"only {q['cases']}"]
     errors = [q.get(name) for name in ("mase", "wql", "sql", "smape")]
     told = ["" if x is None else f"{x:.3f}" for x in errors]
     inside, total = q.get("coverage80"), q.get("crps_of_sum")
@@ -57,6 +60,7 @@ def report(result: Row) -> str:
         "of sum* in units of the mean size of the truth and of its sum; *in 80 %*: share of truths between the "
         "quantiles 0.1 and 0.9. A lane of one curve is judged as a law of one point a step: its *WQL* is its weighted "
         "absolute error and its *SQL* its *MASE*; it has no band, and sums are judged where there are paths. "
+        f"Errors over fewer than {LEAST} forecasts are left out; the models' cards tell errors of all groups. "
         f"Where a run writes one path, {e['token_paths']} runs make a forecast. *calls*: those "
         "of the target one after the other, and behind a plus those of other models; one call serves all paths. "
         "*rows*: patches, steps or tokens that all models looked at."
@@ -85,9 +89,15 @@ def for_gallery(result: Row) -> dict[str, Any]:
     horizon = result["environment"]["horizon"]
     rows = [
         {**r, "horizon": r["slots"] / (r["paths"] or 1) if r.get("kind") == "events" else horizon}
-        for r in gallery_rows(result["rows"], "wql")
+        for r in gallery_rows([_told(r) for r in result["rows"]], "wql")
     ]
     return {"environment": {**result["environment"], "new_tokens": str(horizon)}, "rows": rows}
+
+
+def _told(row: Row) -> Row:
+    """The row without errors that are of too few forecasts."""
+    quality = row.get("quality") or {}
+    return {**row, "quality": {}} if quality.get("cases", LEAST) < LEAST else row
 
 
 # ------------------------------------------------------------------------------------------------ asked and measured

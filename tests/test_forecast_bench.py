@@ -170,8 +170,10 @@ def test_a_single_curve_is_scored_as_far_as_it_can_be() -> None:
     assert told["sql"] == pytest.approx(told["mase"])
     assert told["smape"] > 0
     assert (told["coverage80"], told["crps_of_sum"], told["pit"], told["reliability"]) == (None,) * 4
-    assert forecast_table.worth(told)[4:6] == ["", ""]
-    assert all(forecast_table.worth(told)[:4])
+    assert forecast_table.worth(told) == [*[""] * 6, f"only {len(few)}"]
+    enough = forecast_table.worth(told | {"cases": forecast_table.LEAST})
+    assert all(enough[:4])
+    assert enough[4:6] == ["", ""]
 
 
 def test_measures_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +207,10 @@ def test_measures_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     assert "| as `recursive` |" in text
     assert "paired bootstrap over 3 forecasts" in text
     gallery = forecast_table.for_gallery(result)["rows"]
-    assert gallery[2]["worth"] == told["wql"]
+    assert gallery[2]["worth"] is None, "of too few forecasts"
+    monkeypatch.setattr(forecast_table, "LEAST", 3)
+    gallery = forecast_table.for_gallery(result)["rows"]
+    assert (gallery[2]["worth"], gallery[3]["worth"]) == (told["wql"], None)
     assert gallery[1]["num_draft_calls"] == ours["sums"]["num_draft_calls"]
     args.resume, said[:] = True, []
     assert forecast_bench.bench(args, here(), said.append) == json.loads(out.read_text(encoding="utf-8"))
