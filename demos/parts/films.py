@@ -51,6 +51,8 @@ class Film:
         self._cells: int = math.prod(tokenizer.grid)
         self._given: int = sum(token != UNKNOWN for token in given)
         self._maps: list[tuple[int, int]] = []  # of a model of scales: height and width of each so far
+        found = strategies().get(trace.request.strategy)
+        self._in_one = found is not None and found.base is DistilledSession  # steps name no map, but fill several
         self._shown = np.full((tokenizer.side, tokenizer.side, 3), NEUTRAL, dtype=np.uint8)
         self.head: dict[str, Any] = {
             "grid": list(tokenizer.grid),
@@ -83,6 +85,15 @@ class Film:
                 self._canvas[mark.slot] = mark.token
             elif mark.fate.value == "erased":
                 self._canvas[mark.slot] = UNKNOWN
+        if self._in_one:
+            self._maps = self._whole_maps()
+
+    def _whole_maps(self) -> list[tuple[int, int]]:
+        """The maps of which every cell is known, up to the first that is not whole."""
+        sizes = list(self._codec.pyramid.sizes)
+        ends = [0, *accumulate(height * width for height, width in sizes)]
+        whole = [UNKNOWN not in self._canvas[a:b] for a, b in pairwise(ends)]
+        return sizes[: [*whole, False].index(False)]
 
     @property
     def picture(self) -> Any:

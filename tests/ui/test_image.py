@@ -15,7 +15,7 @@ from PIL import Image
 from backend.codecs.image import UNKNOWN, data_url
 from backend.errors import UserError
 from backend.trace import Trace
-from backend.types import Request
+from backend.types import Fate, Mark, Request, Step
 from demos import api, image, text
 from demos.parts import films, knobs, links, painting, tables
 from demos.parts.lab import Lab
@@ -166,6 +166,23 @@ def test_a_student_is_asked_as_it_is() -> None:
     lanes = [{"strategy": "one_step", "models": {}, "knobs": {}}, None, None]
     asked = painting.requests_of(form(lanes=lanes, model_distilled=student), CATALOG)  # type: ignore[arg-type]
     assert asked[1].models == {"target": student}
+
+
+def test_a_student_shows_the_maps_that_one_call_fills() -> None:
+    request = Request("one_step", "round glasses", {"target": "house/portraits-student"})
+    codec = films.codec_of(request)
+    tokens = [slot % 64 for slot in range(codec.length)]
+    early = sum(height * width for height, width in codec.pyramid.sizes[:-1])
+    kept = tuple(Mark(slot, token, Fate.BONUS) for slot, token in enumerate(tokens[:early]))
+    guessed = tuple(Mark(slot, tokens[slot], Fate.GUESS) for slot in range(early, codec.length))
+    rest = tuple(Mark(slot, tokens[slot], Fate.BONUS) for slot in range(early, codec.length))
+    film = films.film(Trace(request))
+    film.take(Step((*kept, *guessed)))
+    height, width = codec.pyramid.sizes[-2]
+    assert film.units == height * width, "guesses are no cells yet"
+    film.take(Step(rest))
+    assert film.units == codec.pyramid.palette.side**2
+    assert (film.picture == codec.pyramid.decode(np.asarray(tokens))).all()
 
 
 def test_a_schedule_of_guidance_is_for_painters_whose_guidance_can_grow() -> None:
