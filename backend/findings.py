@@ -182,7 +182,8 @@ def forecasters(known: Sequence[Entry] | None = None) -> str:
     text = f"Models of series that are here, with what continues a series with each: {'; '.join(told)}."
     if away:
         text += f" Not built yet: {', '.join(f'`{entry.id}`' for entry in away)}."
-    return text
+    events = [f"`{e.id}` ({_served(e)})" for e in series_entries(known, "events") if e.available]
+    return text + (f" Of events: {'; '.join(events)}." if events else "")
 
 
 def _served(entry: Entry) -> str:

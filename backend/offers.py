@@ -23,10 +23,10 @@ def strategies_for(entry: Entry) -> list[Strategy]:
     return [s for s in strategies().values() if _can(s, entry)]
 
 
-def series_entries(known: Sequence[Entry] | None = None) -> list[Entry]:
-    """The models of series that are targets: those that draft for another are left out."""
+def series_entries(known: Sequence[Entry] | None = None, modality: str = "series") -> list[Entry]:
+    """The models of series, or of events, that are targets: those that draft for another are left out."""
     drafts = set(forecasters.PARTNERS.values())
-    return [e for e in (entries() if known is None else known) if e.modality == "series" and e.id not in drafts]
+    return [e for e in (entries() if known is None else known) if e.modality == modality and e.id not in drafts]
 
 
 def spoken(entry: Entry) -> frozenset[type]:

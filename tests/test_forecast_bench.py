@@ -351,6 +351,8 @@ def test_the_readme_says_which_models_of_series_are_there() -> None:
     assert "`speculative_patches`" in text
     assert "`house/series-tokens` (strategies that write one token after the other)" in text
     assert text.endswith("Not built yet: `house/series-masked`.")
+    events = Entry("house/events", "", "house", "events", "events", 1, "", True)
+    assert findings.forecasters([*known, events]).endswith("`house/events` (`event_sampling`, `speculative_events`).")
     assert findings.forecasters([]).startswith("There is no model of series yet")
 
 
