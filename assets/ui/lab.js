@@ -161,7 +161,10 @@
 
   const number = (x, digits = 1) => (Number.isFinite(x) ? x.toFixed(digits) : "–");
   const times = (x) => (Number.isFinite(x) ? `×${x.toFixed(x < 10 ? 2 : 1)}` : "–");
-  const percent = (x) => (Number.isFinite(x) ? `${Math.round(100 * x)} %` : "–");
+  const percent = (x) => {
+    if (!Number.isFinite(x)) return "–";
+    return `${x > 0 && x < 0.01 ? (100 * x).toPrecision(1) : Math.round(100 * x)} %`;  // not "0 %" of what is there
+  };
   const chance = (p) => (p === null || p === undefined ? "–" : p >= 0.0995 ? p.toFixed(3) : p.toPrecision(2));
 
   /* ---- actions that buttons outside the components use ---- */
