@@ -34,7 +34,16 @@ from backend.models.house.layers import rotary_turns, rotate, wide
 from backend.models.house.llama import Block, Llama
 from backend.models.local import load_llama, load_smollm2
 from backend.train.smollm2_corpus import ROOT, WEIGHTS, Batch, Batches, read_corpus
-from backend.train.smollm2_draft import COMPARED, Job, distil_loss, in_processes, join_trainers, train, write_text
+from backend.train.smollm2_draft import (
+    BITS,
+    COMPARED,
+    Job,
+    distil_loss,
+    in_processes,
+    join_trainers,
+    train,
+    write_text,
+)
 from backend.train.smollm2_draft import RECIPES as WRITING
 from backend.train.smollm2_measure import bench_answers, held_out_loss, moved_by_rounding
 from backend.train.smollm2_text import ASKED, GREEDY
@@ -245,7 +254,7 @@ def save(out: Path, batches: Batches, draft: Draft, job: BlockJob) -> None:
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     answers = bench_answers(load_llama(source, torch.float32, job.device), tokenizer)
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_draft(out, draft.model, draft.ids_K, draft.vocab_size, draft.masks, bits=6, embed_bits=7)
+    save_draft(out, draft.model, draft.ids_K, draft.vocab_size, draft.masks, BITS["layers"], BITS["embedding"])
     before, positions = held_out_loss(draft.model, batches, block_loss, COMPARED)
     after, _ = held_out_loss(read_draft(out, job.device).model, batches, block_loss, COMPARED)
     packed = load_draft(out, torch.float32, job.device, in_bytes=job.device == "cpu", kind=BlockDraft)
@@ -264,7 +273,7 @@ def save(out: Path, batches: Batches, draft: Draft, job: BlockJob) -> None:
         "start": "house/smollm2-draft",
         "recipe": {"device": job.device, **asdict(job.recipe)},
         "held_out": {f"block {k}": measure(packed, held, k) for k in MEASURED},
-        "loss_moved_by_six_bits": moved_by_rounding(before, after, positions),
+        "loss_moved_by_rounding": moved_by_rounding(before, after, positions, BITS),
         "about_held_out": f"The first {len(held)} held-out conversations with a greedy answer: other user's turns than "
         "in training, but of the same grammar and writer, so flattering.",
         "bench_prompts": {f"block {k}": measure(packed, bench, k) for k in MEASURED},

@@ -63,7 +63,7 @@ RECIPES = {
     },
     "cuda": {kind: recipe(6000, 16_384, 1.5e-3, trainers=1) for kind in KINDS},
 }
-BITS = {"eagle": 6, "hydra": 6, "medusa": 8}  # of a weight: six where the held-out loss moves by less than 0.5 %
+BITS = {"eagle": 6, "hydra": 4.5, "medusa": 8}  # of a weight: the held-out loss moves by less than 0.5 %
 CONFIGS: dict[str, dict[str, Any]] = {
     "eagle": {"reach": 7, "ffn_dim": 1536},
     "hydra": {"reach": 4, "ffn_dim": 576, "small": 256},
@@ -181,9 +181,7 @@ def save(out: Path, batches: FeatureBatches, heads: Heads, words: Words, job: He
             "loss": round(loss, 4),
             **acceptance(rows, odds),
         },
-        f"loss_moved_by_{'six' if BITS[job.kind] == 6 else 'eight'}_bits": moved_by_rounding(
-            trained_loss, loss, judged
-        ),
+        "loss_moved_by_rounding": moved_by_rounding(trained_loss, loss, judged, BITS[job.kind]),
         "odds": odds,
         "about_held_out": "Other user's turns than in training, but of the same grammar and writer, so flattering; the "
         "bench's prompts were written apart and never trained on. All with the true text in front of each guess; a "

@@ -32,7 +32,16 @@ from backend.models.house.layers import rotary_turns, wide
 from backend.models.house.llama import Llama
 from backend.models.local import load_llama, load_smollm2
 from backend.train.smollm2_corpus import ROOT, Batch, Batches, read_corpus
-from backend.train.smollm2_draft import COMPARED, Job, distil_loss, in_processes, join_trainers, train, write_text
+from backend.train.smollm2_draft import (
+    BITS,
+    COMPARED,
+    Job,
+    distil_loss,
+    in_processes,
+    join_trainers,
+    train,
+    write_text,
+)
 from backend.train.smollm2_draft import RECIPES as WRITING
 from backend.train.smollm2_measure import (
     Answer,
@@ -156,7 +165,7 @@ def save(out: Path, batches: Batches, nested: Draft, plain: Draft, job: SortedJo
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     answers = bench_answers(load_llama(source, torch.float32, job.device), tokenizer)
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_draft(out, nested.model, nested.ids_K, nested.vocab_size, bits=6, embed_bits=7)
+    save_draft(out, nested.model, nested.ids_K, nested.vocab_size, 0, BITS["layers"], BITS["embedding"])
     shipped = read_draft(out, job.device)
     before, positions = held_out_loss(nested.model, batches, sorted_loss, COMPARED)
     after, _ = held_out_loss(shipped.model, batches, sorted_loss, COMPARED)
@@ -173,7 +182,7 @@ def save(out: Path, batches: Batches, nested: Draft, plain: Draft, job: SortedJo
         "start": "house/smollm2-draft",
         "recipe": {"device": job.device, **asdict(job.recipe)},
         "exits": measure(shipped, batches, answers),
-        "loss_moved_by_six_bits": moved_by_rounding(before, after, positions),
+        "loss_moved_by_rounding": moved_by_rounding(before, after, positions, BITS),
         "plain_draft_cut": measure(plain, batches, answers),
         "about_held_out": "Other user's turns than in training, but of the same grammar and writer, so flattering; the "
         "bench's prompts were written apart and never trained on.",

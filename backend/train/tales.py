@@ -52,6 +52,7 @@ CONTEXT = 512  # tokens a model may be given
 LONGEST = 336  # tokens of a story that are trained on
 GONE = -100  # no target
 SAVED_EVERY = 50  # steps
+BITS = {"tales": 4.5, "block": 5, "twin": 5, "draft": 5}  # of a weight: the held-out loss moves by less than 0.5 %
 
 _cpu = Recipe(tokens=250_000, writers=2, batch=64, trainers=2, steps=600, batch_tokens=1024, rate=2.5e-3)
 _cuda = replace(_cpu, tokens=4_000_000, writers=1, batch=512, trainers=1, steps=6000, batch_tokens=8192)
@@ -289,7 +290,7 @@ def save(job: TaleJob, shelf: Shelf, model: Llama | TwoLevel) -> None:
     path = job.out / f"{job.name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     before = held_out_loss(model, shelf, laws_of)["nats_per_token"]
-    save_own(path, model, bits=6)
+    save_own(path, model, BITS[job.model])
     save_codec(shelf.tokenizer, job.out / "tales-codec")
     model = read_own(path, job.device)  # what ships is measured, in its rounded weights
     after = held_out_loss(model, shelf, laws_of)
@@ -305,7 +306,7 @@ def save(job: TaleJob, shelf: Shelf, model: Llama | TwoLevel) -> None:
         "tokens": sum(map(len, shelf.told)),
         "recipe": {"device": job.device, **asdict(job.recipe)},
         "held_out": after,
-        "loss_moved_by_six_bits": moved_by_rounding(before, after["nats_per_token"], after["tokens"]),
+        "loss_moved_by_rounding": moved_by_rounding(before, after["nats_per_token"], after["tokens"], BITS[job.model]),
         "about_held_out": "Stories for other instructions of the same grammar, by the same writer, so flattering.",
         "can": "Continues the beginning of a short story in simple English, and often brings it to an end.",
         "cannot": "Does not chat, follow instructions or know facts; sentences often do not follow from each other, "

@@ -90,7 +90,7 @@ class Draft:
 
 
 def save_draft(
-    path: Path, model: Llama, ids_K: Tensor, target_vocab: int, masks: int = 0, bits: int = 16, embed_bits: int = 8
+    path: Path, model: Llama, ids_K: Tensor, target_vocab: int, masks: int = 0, bits: float = 16, embed_bits: float = 8
 ) -> None:
     """Write an unpacked draft.
 

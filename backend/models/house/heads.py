@@ -334,11 +334,11 @@ def pack_heads(heads: Heads, words: Words, dtype: torch.dtype, in_bytes: bool = 
     return Eagle(heads, words, dtype, in_bytes)
 
 
-def save_heads(path: Path, heads: Heads, ids_K: Tensor, odds: list[list[float]], bits: int = 8) -> None:
+def save_heads(path: Path, heads: Heads, ids_K: Tensor, odds: list[list[float]], bits: float = 8) -> None:
     """Write the heads with matrices of so many bits (see `rounded`), and all else in float32. Folds their norms.
 
     odds: [k][r] is how often the r-th best guess for place k was right. bits: Hydra's straight maps, which
-    lose most by rounding, take one more than 6.
+    lose nearly all that is lost by rounding, take at least 7.
     """
     heads.fold()
     weights = {name: weight.detach().float().cpu() for name, weight in heads.state_dict().items()}

@@ -21,7 +21,7 @@ from backend.models.house.two_level import TwoLevel, TwoLevelConfig, TwoLevelDec
 KINDS: dict[str, tuple[type, type]] = {"llama": (LlamaConfig, Llama), "two-level": (TwoLevelConfig, TwoLevel)}
 
 
-def save_own(path: Path, model: Llama | TwoLevel, bits: int = 8) -> None:
+def save_own(path: Path, model: Llama | TwoLevel, bits: float = 8) -> None:
     """Write an unpacked model, its matrices in so many bits; see `rounded`."""
     kind = next(name for name, (_, made) in KINDS.items() if isinstance(model, made))
     state = rounded.in_bits({name: weight.detach().float().cpu() for name, weight in model.state_dict().items()}, bits)

@@ -1,7 +1,8 @@
 """Weights in files: matrices in whole numbers of a few bits, with a step for each row and group of columns.
 
 Whole numbers are stored as bytes under a Huffman code. They are bell-shaped, so that 6 bits take about 5.6 in a file,
-and 8 bits about 7.7; which of them it was, a reader need not know.
+and 8 bits about 7.7; which of them it was, a reader need not know. Half bits are worth having for the same reason: 5.5
+bits are the 45 whole numbers around zero, and take half a bit less than 6.
 
 Letters: O rows, I columns, G groups of columns, Z bytes of a file.
 """
@@ -27,9 +28,9 @@ def in_bytes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def in_bits(
-    state: Mapping[str, Tensor], bits: int = 6, finer: Collection[str] = (), finer_bits: int = 8
+    state: Mapping[str, Tensor], bits: float = 6, finer: Collection[str] = (), finer_bits: float = 8
 ) -> dict[str, Tensor]:
-    """The state with every matrix [O, I] rounded to `bits` bits, from 4 to 8; other tensors unchanged.
+    """The state with every matrix [O, I] rounded to `bits` bits, from 4 to 8 in halves; other tensors unchanged.
 
     A matrix becomes uint8 [Z]; its steps [O, G] stand beside it, float32 for 8 bits and bfloat16 for fewer, and its
     shape. finer: names of matrices that take `finer_bits`. Raises ValueError for other numbers of bits.
@@ -61,11 +62,11 @@ def from_bytes(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _rounded(weight_OI: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def _rounded(weight_OI: Tensor, bits: float) -> tuple[Tensor, Tensor]:
     """A matrix as whole numbers int8, and its steps [O, G]."""
-    if not 4 <= bits <= 8:
-        raise ValueError(f"weights can be stored in 4 to 8 bits, not in {bits}")
-    most = 2 ** (bits - 1) - 1
+    if not 4 <= bits <= 8 or bits * 2 % 1:
+        raise ValueError(f"weights can be stored in 4 to 8 bits, in halves, not in {bits}")
+    most = round(2 ** (bits - 1) - 1)
     size = GROUP if weight_OI.shape[1] % GROUP == 0 else weight_OI.shape[1]
     parts_OGI = weight_OI.reshape(len(weight_OI), -1, size)
     step_OG1 = (parts_OGI.abs().amax(dim=2, keepdim=True) / most).clamp_min(LEAST)
