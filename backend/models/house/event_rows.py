@@ -12,13 +12,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from backend.events import Events
 from backend.models.house.events import EventNet, read_law, told, turns
-from backend.models.house.forecaster_rows import Cache, pack_reader
-from backend.models.house.layers import LinearMap, norm_floor, pack_linear, unit_norm, wide
-from backend.models.house.llama import Block, norm_into
+from backend.models.house.forecaster_rows import Cache, pack_reader, through
+from backend.models.house.layers import LinearMap, norm_floor, pack_linear, wide
+from backend.models.house.llama import Block
 from backend.protocols import EventLaw
 
 SPARE = 32  # slots of a new cache behind those that are asked for
@@ -61,23 +60,15 @@ class FrozenEvents:
         size_R = torch.full((rows,), num_kinds, device=at_RT.device)
         h_NC = self.read(told(events.gap_N.to(self.dtype), events.kind_N, size_R, config.kinds).flatten(0, 1))
         turn_N1P = turns(time_RT, at_RT, self.speed_P).flatten(0, 1).to(self._complex())
-        x_NC = torch.empty_like(h_NC)
         end, low = int(at_RT.max()) + 1, max(0, int(at_RT.min()) + 1 - config.window)
         back_RTX = at_RT[..., None] - torch.arange(low, end, device=at_RT.device)
-        seen_R1TX = ((back_RTX >= 0) & (back_RTX < config.window))[:, None]
-        for i, layer in enumerate(self.layers):
-            norm_into(x_NC, h_NC, self.floor, layer.attn_scale_C)
-            heads_N3HD = layer.qkv(x_NC).view(rows * count, 3 * config.num_heads, -1)
-            turned = heads_N3HD[:, : 2 * config.num_heads]
-            torch.view_as_complex(turned.view(*turned.shape[:-1], -1, 2)).mul_(turn_N1P)
-            q, k, v = heads_N3HD.view(rows, count, 3, config.num_heads, -1).unbind(2)
-            keys, values = (x[:, :, low:] for x in cache.put(i, k, v, at_RT, rows_R, end))
-            mixed = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, seen_R1TX)
-            h_NC.add_(layer.out(mixed.transpose(1, 2).reshape(rows * count, -1)))
-            norm_into(x_NC, h_NC, self.floor, layer.ffn_scale_C)
-            gate_NF, up_NF = layer.gate_up(x_NC).chunk(2, dim=-1)
-            h_NC.add_(layer.down(F.silu(gate_NF).mul_(up_NF)))
-        return (unit_norm(h_NC, self.floor) * self.norm_scale_C).view(rows, count, -1)
+        unseen_RTX = (back_RTX < 0) | (back_RTX >= config.window)
+        seen_R1TX = h_NC.new_zeros(unseen_RTX.shape).masked_fill_(unseen_RTX, -torch.inf)[:, None]
+        return through(self, h_NC, turn_N1P, seen_R1TX, cache.at(at_RT, rows_R), low).view(rows, count, -1)
+
+    def cache(self, slots: int) -> Cache:
+        """An empty cache of one seat."""
+        return Cache(self.config, len(self.layers), 1, slots, self.floor.to(self.dtype))
 
     def _complex(self) -> torch.dtype:
         return torch.complex128 if self.dtype == torch.float64 else torch.complex64
@@ -139,7 +130,7 @@ class EventStrands:
     def _begin(self) -> int:
         """Read the history once, for all paths."""
         net, (paths, slots) = self._net, self._gaps_SX.shape
-        self._cache = Cache(net, 1, self.start)  # type: ignore[arg-type]  # it reads sizes only
+        self._cache = net.cache(self.start)
         at_1T = torch.arange(self.start, device=net.device)[None]
         history = Events(self._gaps_SX[:1, : self.start], self._kinds_SX[:1, : self.start])
         hidden_1TC = net.run(history, self._times_SX[:1, : self.start], at_1T, self._cache, None, self._num_kinds)

@@ -31,7 +31,7 @@ from backend.errors import UserError
 from backend.gaussian import echoed
 from backend.models.house.forecaster import Forecaster, Laws, last_known, read_forecaster
 from backend.models.house.forecaster_cell import CellConfig, PatchCell, save_cell, windows_of
-from backend.models.house.forecaster_rows import Cache, Frozen
+from backend.models.house.forecaster_rows import Frozen
 from backend.train.forecast import patches
 from backend.train.forecast.patches import LARGEST, draw, spans, walks
 from backend.train.smollm2_corpus import ROOT
@@ -95,13 +95,18 @@ def at(laws: Laws, index: Any) -> Laws:
     return Laws(laws.mean_P[patches_too], laws.log_scale_P[patches_too], laws.rho[index])
 
 
+def still(laws: Laws) -> Laws:
+    """The same, without gradients."""
+    return Laws(laws.mean_P.detach(), laws.log_scale_P.detach(), laws.rho.detach())
+
+
 @torch.no_grad()
 def continued(net: Frozen, patches_BNP: Tensor, front: int, stream: torch.Generator) -> Tensor:
     """The windows with the target's own samples behind the origin, as a drafter will read them."""
     out_BNP = patches_BNP.clone()
     batch, count, patch = out_BNP.shape
     at_BN = torch.arange(count, device=out_BNP.device).expand(batch, -1)
-    cache, done = Cache(net, batch, count), 0
+    cache, done = net.cache(batch, count), 0
     for n in range(front, count):
         fresh_BT = at_BN[:, done:n]
         hidden_BC = net.run(net.windows(out_BNP, fresh_BT), fresh_BT, cache)[:, -1]
@@ -142,10 +147,11 @@ def alone(model: PatchCell, lesson: Lesson) -> Laws:
     return Laws(*(torch.stack(x, 1) for x in zip(*((q.mean_P, q.log_scale_P, q.rho) for q in out), strict=True)))
 
 
-def loss_of(model: PatchCell, lesson: Lesson, own: bool) -> Tensor:
+def loss_of(model: PatchCell, lesson: Lesson, own: bool, pull: float = 0.0) -> Tensor:
     """The loss of a batch: the mean of log(1 + KL(target || draft)) behind patches that have a value.
 
-    own: whether they are read from features of our own, too.
+    own: whether they are read from features of our own, too. pull: weight of 1 - exp(-KL), which pulls the target's
+    law to the draft where they are near already; where they are far apart it is hardly moved.
     """
 
     def cost(q: Laws, first: int, inside: float) -> tuple[Tensor, Tensor]:
@@ -153,7 +159,10 @@ def loss_of(model: PatchCell, lesson: Lesson, own: bool) -> Tensor:
         known_BN = torch.isfinite(lesson.patches_BNP[:, first:]).any(-1)
         place_N = torch.arange(first, first + known_BN.shape[1], device=known_BN.device)
         weight_BN = known_BN * torch.where(place_N < lesson.front - 1, inside, 1.0)
-        return (torch.log1p(p.divergence(q)) * weight_BN).sum(), weight_BN.sum()
+        apart_BN = torch.log1p(still(p).divergence(q))
+        if pull:
+            apart_BN = apart_BN - pull * torch.expm1(-p.divergence(still(q)))
+        return (apart_BN * weight_BN).sum(), weight_BN.sum()
 
     found = [cost(q, first, 1.0) for q, first in carried_on(model, lesson, DEPTH)]
     heard = torch.stack([x for x, _ in found]).sum() / torch.stack([n for _, n in found]).sum().clamp_min(1.0)
@@ -184,7 +193,7 @@ def train(recipe: Recipe, model: PatchCell, given: Sequence[Lesson], checkpoint:
     """Train from where the checkpoint stands; returns the running average."""
     average = PatchCell(model.config).to(model.start.device)
     average.load_state_dict(model.state_dict())
-    parts, step = _parts(model, recipe), 0
+    parts, step = parts_of(model, recipe), 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True, map_location=model.start.device)
         for part, state in zip((model, average, *parts), saved["states"], strict=True):
@@ -215,7 +224,7 @@ def train(recipe: Recipe, model: PatchCell, given: Sequence[Lesson], checkpoint:
     return average.eval()
 
 
-def _parts(model: PatchCell, recipe: Recipe) -> list[Any]:
+def parts_of(model: PatchCell, recipe: Recipe) -> list[Any]:
     """Both optimisers and their schedules."""
     matrices = [model.up.weight, model.down.weight, model.head_up.weight]
     chosen = {id(w) for w in matrices}

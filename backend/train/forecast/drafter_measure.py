@@ -19,7 +19,7 @@ from backend.protocols import PathSession
 from backend.registry import find
 from backend.train.forecast.drafter import NAME, Recipe, accepted, job_of, lessons
 from backend.train.forecast.held_out import Case, groups
-from backend.train.forecast.patches_measure import PATHS, WARM, held_out, prompt_of, seed_of
+from backend.train.forecast.patches_measure import PATHS, WARM, held_out, prompt_of, seed_of, went_on
 from backend.types import Fate
 
 HORIZONS = (64, 128, 256)  # steps
@@ -43,6 +43,7 @@ def write_card(recipe: Recipe, windows_NW: Any, data: Path, out: Path, device: s
         "config": asdict(draft.net.config),
         "data": "Windows of backend.train.forecast.mix, continued by house/forecaster.",
         "recipe": asdict(recipe) | {"device": device},
+        **went_on(path),
         "accepted_by_place": accepted(draft.net, lessons(job, trained, BATCHES, held=True)),
         "about_accepted": "Mean chance that a drafted patch is accepted where all in front of it were, by its place in "
         "the draft, in windows that training leaves out.",

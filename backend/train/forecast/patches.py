@@ -159,6 +159,13 @@ def scaled(y_BT: Tensor, origin: int) -> Tensor:
 def loss_of(model: Forecaster, patches_BNP: Tensor, front: int, stream: np.random.Generator) -> Tensor:
     """The loss of a batch of `draw`."""
     h_BNC, base_BN = model(patches_BNP)
+    return loss_behind(model, h_BNC, base_BN, patches_BNP, front, stream)
+
+
+def loss_behind(
+    model: Forecaster, h_BNC: Tensor, base_BN: Tensor, patches_BNP: Tensor, front: int, stream: np.random.Generator
+) -> Tensor:
+    """The same of a batch that the model has read."""
     laws = model.laws(h_BNC, base_BN)
     loss = torch.zeros((), device=h_BNC.device)
     for a in range(model.config.reach + 1):

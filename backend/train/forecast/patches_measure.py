@@ -30,6 +30,7 @@ from backend.types import Sampling
 
 PATHS = 64  # of every forecast
 WARM = Sampling(temperature=1.0)
+THEN = "trained_on_together"  # recipes of `paired` on a card, which measuring keeps
 SHOWN = ("n", "MASE", "WQL", "sMAPE", "coverage80")  # of a row, on the card
 WHAT = {
     "target": "A causal transformer over patches of 16 steps: normal laws of the next patch and of three behind it, "
@@ -60,6 +61,7 @@ def write_card(model: str, recipe: Recipe, data: Path, out: Path, device: str, s
         "data": "Windows of backend.train.forecast.mix: generated series, and real ones of M1, M3 and Tourism.",
         "recipe": {name: getattr(recipe, name) for name in ("steps", "tokens", "ahead", "rate", "average", "seed")}
         | {"device": device},
+        **went_on(path),
         "windows_nats_a_value": round(held_out_loss(job, net), 4),
         "held_out": held_out(loaded, cases),
         "about_held_out": f"The first {series} cases of every group that no training window holds: errors of {PATHS} "
@@ -70,6 +72,13 @@ def write_card(model: str, recipe: Recipe, data: Path, out: Path, device: str, s
     card["torch"] = str(torch.__version__)
     path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
     print(json.dumps(card["held_out"], indent=2))
+
+
+def went_on(path: Path) -> dict[str, Any]:
+    """What the card beside these weights says of training by `paired`."""
+    card = path.with_suffix(".json")
+    told = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    return {THEN: told[THEN]} if THEN in told else {}
 
 
 def held_out(model: PathModel, cases: Mapping[str, Sequence[Case]]) -> dict[str, dict[str, Any]]:
