@@ -6,8 +6,8 @@ as when it is forecast, so the loss is that of the other steps: the future of a 
 model may have gaps before it. What is given is told by the causal models too, behind its first steps and at a lower
 weight, for the scale knows of it. The loss is the cross-entropy, a tenth of it on the two bins beside the right one.
 
-The first heads of the causal models begin by looking a few steps back, or about a season (`look_back`): without it,
-models this small need far longer to learn that seasons repeat, and their paths lose the phase and run away.
+The first heads begin by looking a few steps back, or a season (`look_back`): without it, models this small need far
+longer to learn that seasons repeat, and their paths lose the phase and run away.
 
 `--device cpu` trains with one process of one thread, bfloat16 products; `--device cuda` trains longer on one GPU.
 Training resumes where it was. Matrices are trained with Muon (torch 2.9 or later), embeddings and norms with AdamW; the
@@ -53,7 +53,10 @@ SHORT, SHORT_SHARE = 160, 0.3  # and this share of the batches
 SMOOTH = 0.1  # of the loss, on the bins beside the right one
 SETTLED = 16  # first steps of what is given that are not told
 GIVEN = 0.3  # weight of the others in the loss, where a step of the future has 1
-LAGS = ((1, 2, 3, 6), (11, 23, 51, 167))  # steps that the first layers' heads look back: seasons less the one ahead
+LAGS = {  # steps that the first layers' heads look back: seasons, less the one ahead where the next step is told
+    False: ((1, 2, 3, 6), (11, 23, 51, 167)),
+    True: ((-1, 1, 12, 24), (12, 24, 52, 168)),  # of the masked model, which looks ahead, too
+}
 ALIKE, SHARP, FAINT = 0.4, 5.0, 0.3  # a feature that all tokens share, how sharply those heads look, other weights
 MOVED = 0.005  # most of the loss that rounding the weights may add
 CHECKED = 16  # batches on which that is measured
@@ -65,7 +68,7 @@ RECIPES = {
     device: {
         "target": every,
         "draft": replace(every, steps=every.steps * 8 // 19),
-        "masked": replace(every, steps=every.steps * 25 // 19),
+        "masked": replace(every, steps=every.steps * 20 // 19),
     }
     for device, every in (("cpu", _cpu), ("cuda", _cuda))
 }
@@ -260,8 +263,7 @@ def prepare(job: TokenJob) -> tuple[Llama, Llama | None]:
     waves_C = torch.exp(torch.empty(model.config.dim).uniform_(math.log(0.5), math.log(60.0)))  # radians a model unit
     with torch.no_grad():
         model.embed.weight[:BINS] = 0.04 * math.sqrt(2) * torch.cos(bins_B1 * waves_C + 6.3 * torch.rand_like(waves_C))
-    if not model.config.extra_inputs:
-        look_back(model)
+    look_back(model)
     return model.to(job.device), read_tokens(job, "target") if job.model == "draft" else None
 
 
@@ -271,9 +273,11 @@ def look_back(model: Llama) -> None:
 
     All tokens share one feature, ALIKE; a head's query of it is its key of it, turned by as many positions.
     """
-    speed_P, width = model.speed_P, model.config.head_dim
+    speed_P, width, masked = model.speed_P, model.config.head_dim, bool(model.config.extra_inputs)
     model.embed.weight[:, 0] = ALIKE
-    for block, lags, shared in zip(model.blocks, LAGS, (8.0, 4.0), strict=False):  # the feature, behind the norm
+    for block, lags, shared in zip(
+        model.blocks, LAGS[masked], (8.0, 4.0), strict=False
+    ):  # the feature, behind the norm
         assert isinstance(block, Block)
         size = math.sqrt(SHARP * math.sqrt(width)) / shared
         for head, lag in enumerate(lags[: model.config.num_heads]):
