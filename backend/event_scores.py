@@ -80,8 +80,8 @@ def under_target(trace: Trace, paths: Sequence[EventPath], until: float, catalog
 
 def under_truth(paths: Sequence[EventPath], until: float, shipped: EventSet) -> list[float]:
     """Residuals of all paths under the intensity of the process whose history they continue."""
-    seen = sorted({shipped.mark(int(kind)) for kind in shipped.kinds_N[: shipped.history]})
-    named = [ord(mark) - ord("a") for mark in seen]  # models number the marks that occur
+    kinds = {shipped.mark(int(kind)): int(kind) for kind in shipped.kinds_N[: shipped.history]}
+    named = [kinds[mark] for mark in sorted(kinds)]  # models number the marks that occur
     out, carried = list[float](), 0.0
     for path in paths:
         times = [shipped.now + t for t in path.times]

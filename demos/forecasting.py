@@ -119,10 +119,10 @@ def _connect_card(plain: dict[str, Any], card: gr.HTML) -> None:
         menu = gr.Dropdown(choices=names, value=own if own in names else next(iter(names), ""))
         return menu, OWN if (csv or "").strip() else data
 
-    plain["csv"].input(on_text, [plain["csv"], plain["own"], plain["data"]], [plain["own"], plain["data"]],
-                       **page.QUICK, trigger_mode="always_last")  # fmt: skip
-    plain["csv"].change(lambda csv, own: on_text(csv, own, "")[0], [plain["csv"], plain["own"]], plain["own"],
-                        **page.QUICK, trigger_mode="always_last")  # fmt: skip
+    plain["csv"].change(  # not `input`, which text that is pasted whole does not always set off
+        on_text, [plain["csv"], plain["own"], plain["data"]], [plain["own"], plain["data"]],
+        **page.QUICK, trigger_mode="always_last",
+    )  # fmt: skip
     changes = [plain[name].change for name in READ]
     gr.on(changes, on_change, [plain[name] for name in READ], card, **page.QUICK, trigger_mode="always_last")
 

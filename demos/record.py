@@ -1,9 +1,9 @@
-"""Record races with real models for the first screens: `python -m demos.record [--tab image|forecast] [--out ...]`.
+"""Record races with real models for the first screens: `python -m demos.record [--tab image|forecast|events]`.
 
 Of text it writes race-<example>.json.gz for every example prompt (the baseline and three strategies that suit it) and
 <strategy>.json.gz for every strategy; of images and forecasts race-image-<example>.json.gz and
-race-forecast-<example>.json.gz, with the strategies that the tab starts with. All of them can be replayed by the app
-and the tests without a model.
+race-forecast-<example>.json.gz, with the strategies that the tab starts with; of events race-events.json.gz. All of
+them can be shown by the app and the tests without a model.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from backend.registry import Strategy
 from backend.trace import Trace
 from backend.types import Request
 from demos import forecasting, image
-from demos.parts import forecast_form, painting
+from demos.parts import events, forecast_form, painting
 from demos.parts.assets import TRACES
 from demos.parts.examples import EXAMPLES, Example
 from demos.parts.form import BASELINE
 from demos.parts.knobs import offered
+from demos.parts.lab import Lab
 from demos.parts.page import machine
-from demos.parts.painting import Portrait
 from demos.parts.race import Line, Race, State
+from demos.parts.subjects import EXAMPLES as PORTRAITS
+from demos.parts.subjects import LOOKS, Portrait
 from demos.parts.tables import save_race
 from demos.text import PROTOCOL
 
@@ -88,7 +90,14 @@ def record_pictures(catalog: Catalog, example: Portrait, strategy_ids: Sequence[
     """The traces of the baseline and these strategies on a prompt, with the first settings of the image tab."""
     form: dict[str, Any] = {name: default for name, (_, _, default, _) in painting.NUMBERS.items()}
     lanes = [{"strategy": s, "models": {}, "knobs": {}} for s in strategy_ids]
-    form |= {"prompt": example.prompt, "mode": painting.RACE, "brush": "", "lock": True, "lanes": lanes}
+    form |= {
+        "prompt": example.prompt,
+        "style": example.style,
+        "mode": painting.RACE,
+        "brush": "",
+        "lock": True,
+        "lanes": lanes,
+    }
     return run_race(catalog, painting.requests_of(form, catalog), repeats)
 
 
@@ -97,8 +106,8 @@ def record_example(
 ) -> list[Trace]:
     """The traces of an example of the image or forecasting tab."""
     if tab == "image":
-        portrait = next(e for e in painting.EXAMPLES if e.kind == kind)
-        return record_pictures(catalog, portrait, strategy_ids or image.USUAL, repeats)
+        portrait = next(e for e in PORTRAITS if e.kind == kind)
+        return record_pictures(catalog, portrait, strategy_ids or LOOKS[portrait.style].usual, repeats)
     example = next(e for e in forecast_form.EXAMPLES if e.kind == kind)
     return record_forecasts(catalog, example, strategy_ids, repeats)
 
@@ -123,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--repeats", type=int, default=1, help="races; the one with the median baseline time is kept")
     parser.add_argument("--only", nargs="*", help="kinds of examples to record; all if left out")
-    parser.add_argument("--tab", choices=("text", "image", "forecast"), default="text", help="whose races")
+    parser.add_argument("--tab", choices=("text", "image", "forecast", "events"), default="text", help="whose races")
     parser.add_argument(
         "--lanes", nargs="*", help="strategies of lanes 2 to 4, not of text; the usual ones if left out"
     )
@@ -131,12 +140,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     catalog = Catalog(dtype=args.dtype)
     label = f"on {time.strftime('%Y-%m-%d')}, {machine(catalog.environment())}"
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.tab == "events":
+        print(events.record(Lab(catalog), args.out / events.RECORDED.name))
+        return 0
     if args.tab != "text":
         page = image.PAGE if args.tab == "image" else forecasting.PAGE
-        usual = image.USUAL if args.tab == "image" else None
         for kind in page.kinds:
             if not args.only or kind in args.only:
-                traces = record_example(catalog, args.tab, kind, args.lanes or usual, args.repeats)
+                traces = record_example(catalog, args.tab, kind, args.lanes, args.repeats)
                 path = save_race(traces, args.out / f"race-{page.file_of(kind)}.json.gz", label)
                 print(f"{path} with {', '.join(t.request.strategy for t in traces)}", flush=True)
         return 0

@@ -120,9 +120,9 @@ FORM = {"data": "bursts", "csv": "", "horizon": 20, "gamma": 4, "paths": 3, "see
     ("change", "sentence"),
     [
         ({"data": "nothing"}, "no events 'nothing'"),
-        ({"horizon": 0}, "horizon must be a number from 0.001"),
-        ({"gamma": 2.5}, "gamma must be a whole number from 1 to 64"),
-        ({"paths": None}, "paths must be a whole number"),
+        ({"horizon": 0}, "'Time ahead' must be a number from 0.001"),
+        ({"gamma": 2.5}, "'Events a draft' must be a whole number from 1 to 64"),
+        ({"paths": None}, "'Sample paths' must be a whole number from 1 to 64, but nothing was given"),
         ({"data": "own", "csv": "1\n2"}, "16 or more are needed"),
     ],
 )

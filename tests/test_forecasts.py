@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,8 @@ def test_paths_and_bands_come_back_in_units() -> None:
     early = forecast_of(trace, None, 1)
     assert np.isnan(early.values_SH[:, 8:]).all()
     assert scale.decode(early.values_SH[:, :8]) == pytest.approx(bands.values_SH[:, :8])
+    told = replace(trace, scale={"location": 100.0, "spread": 5.0, "bent": 1.0, "context": 20.0})
+    assert (forecast_of(told).values_SH == bands.values_SH).all()  # a run says itself what it is written in
 
 
 def test_acceptance_by_place_follows_every_path() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from backend.series.event_sets import FILE, event_sets
 from backend.series.hawkes import Hawkes, judged, random_processes, simulate
-from backend.train.forecast.event_sets import made
+from backend.train.forecast.event_sets import AHEAD, HISTORY, NETWORK, made, quakes
 
 
 def many(process: Hawkes, count: int) -> Hawkes:
@@ -71,12 +73,40 @@ def test_random_processes_are_stationary_and_about_one_event_a_unit() -> None:
 
 # ------------------------------------------------------------------------------------------------------ those that ship
 def test_shipped_events_are_what_the_script_makes() -> None:
-    assert json.loads(FILE.read_text(encoding="utf-8")) == made()
+    shipped = json.loads(FILE.read_text(encoding="utf-8"))
+    assert shipped == made(shipped["sets"]["quakes"])
+
+
+def test_earthquakes_are_read_from_a_feed(tmp_path: Path) -> None:
+    def row(hour: float, magnitude: float | None, net: str = NETWORK, kind: str = "earthquake") -> dict[str, Any]:
+        return {"properties": {"time": round(3_600_000 * hour), "mag": magnitude, "net": net, "type": kind}}
+
+    hours = [0.5 * i for i in range(HISTORY + AHEAD)]
+    rows = [row(h, 2.5 if i % 3 else 0.4) for i, h in enumerate(hours)]
+    rows += [row(7.1, 3.0, "us"), row(7.2, 3.0, kind="quarry blast"), row(7.3, None), row(-9.0, 1.0)]
+    feed = tmp_path / "week.geojson"
+    feed.write_text(json.dumps({"features": rows[::-1]}))
+    told = quakes(feed)
+    assert told["times"] == pytest.approx([h + 0.001 for h in hours])
+    assert told["kinds"] == [int(i % 3 > 0) for i in range(len(hours))]
+
+
+def test_earthquakes_ship_with_their_provenance() -> None:
+    item = event_sets()["quakes"]
+    assert item.process is None
+    assert (np.diff(item.times_N) > 0).all()
+    assert item.reach > 24  # hours
+    assert set(item.prompt(6.0)["marks"]) == {"M < 1", "M 1+"}
+    told = json.loads(FILE.read_text(encoding="utf-8"))["sets"]["quakes"]["provenance"]
+    assert "Geological Survey" in told
+    assert "public domain" in told
 
 
 def test_the_truth_of_shipped_events_has_the_residuals_of_its_process() -> None:
     out = []
     for item in event_sets().values():
+        if item.process is None:
+            continue
         times, kinds = item.times_N[item.history :].tolist(), item.kinds_N[item.history :].tolist()
         found, left = item.residuals(times, kinds, item.now + item.reach + 1.0)
         assert left > 0

@@ -135,7 +135,7 @@ def test_repetition_finds_none_in_noise(seed: int) -> None:
          "Row 31, column ds: '2024-01-01' comes twice; sort the dates and keep one row each; "
          "series 'bad' is left out."),
         ("bad,31/12/2024,1\n",
-         "Row 30, column ds: '31/12/2024' is no date like those before it; write YYYY-MM-DD, with HH:MM:SS if needed; "
+         "Row 30, column ds: '31/12/2024' is no date; write YYYY-MM-DD, with HH:MM:SS if needed; "
          "series 'bad' is left out."),
         ("bad,2024-01-01,1\nbad,2024-01-02,2\n",
          "Series 'bad' (rows 30 to 31, column y) has 2 values; at least 8 are needed, so it is left out."),
@@ -143,6 +143,11 @@ def test_repetition_finds_none_in_noise(seed: int) -> None:
          "Series 'bad' (rows 30 to 57, column y) is constant at 3.5; it is left out."),
         ("".join(f"bad,{d},NaN\n" for d in DAYS),
          "Series 'bad' (rows 30 to 57, column y) has no value at all; it is left out."),
+        ('bad,2024-01-01,"1,200"\n',
+         "Row 30, column y: '1,200' is no number such as 1234.5, without other signs; series 'bad' is left out."),
+        ("bad,2024-01-01,1\nbad,first,2\n",
+         "Row 31, column ds: 'first' is no date like those before it; write YYYY-MM-DD, with HH:MM:SS if needed; "
+         "series 'bad' is left out."),
         ("bad,2024-01-01\n", "Row 30 has 2 cells where the header has 3; series 'bad' is left out."),
         (",2024-01-01,1\n", "Row 30 has no unique_id; the row is left out."),
         ("bad,2024-01-01,inf\n", "Row 30, column y: inf is beyond 1e+15; series 'bad' is left out."),
@@ -171,14 +176,28 @@ def test_one_sentence_with_row_and_column_and_the_rest_stays_usable(rows: str, s
         ("unique_id,ds,price\na,2024-01-01,1\n", "none is called y"),
         ("y,y\n1,2\n", "two columns 'y'"),
         ("1,2,3,4\n1,2,3,4\n", "no header"),
-        ('y\n"1\n', "quotation marks"),
+        ('y\n"1\n', "Row 2 and what follows .* quotation marks"),
         ("ds\n2024-01-01\n", "no column of numbers"),
-        ("north,south\n1,2\n3\n", "Row 3 has 1 cells where the header has 2; every series is left out."),
+        (
+            "ds,y\n2024-01-01,1,5\n2024-01-02,2,5\n",
+            "Row 2 has 3 cells where the first row has 2, and 1 more row fits it no better; they count as missing.",
+        ),
     ],
 )
 def test_files_that_cannot_be_used(raw: str | bytes, word: str) -> None:
     with pytest.raises(UserError, match=word):
         read_series(raw)
+
+
+@pytest.mark.parametrize("dated", [False, True])
+def test_a_row_with_too_few_cells_is_a_gap_of_files_without_ids(dated: bool) -> None:
+    lines = [(f"{day}," if dated else "") + f"{i % 5},{i % 3}" for i, day in enumerate(DAYS)]
+    lines[9] = DAYS[9]
+    table = read_series("\n".join([("ds," if dated else "") + "north,south", *lines]))
+    assert table.problems == (f"Row 11 has 1 cell where the first row has {2 + dated}; it counts as missing.",)
+    for series in table.series.values():
+        assert np.nonzero(np.isnan(series.y_T))[0].tolist() == [9]
+        assert len(series) == len(DAYS)
 
 
 def test_horizon_and_season_are_refused_and_never_clamped() -> None:

@@ -28,6 +28,14 @@
       this.grid.classList.add("is-two");
       this.root.append(this.notice, this.frame, this.legend, this.grid);
       for (const part of this.root.children) part.hidden = true;
+      if (new URLSearchParams(location.search).get("view") === "events") this.reveal(element);
+    }
+
+    /* A link to this part scrolls to it, once its tab is open. */
+    reveal(element) {
+      const part = element.closest(".dl-more") || element, began = performance.now();
+      const wait = () => (part.offsetParent ? part.scrollIntoView({ block: "start" }) : performance.now() - began < 20000 && setTimeout(wait, 200));
+      setTimeout(wait, 400);
     }
 
     told() {
@@ -35,7 +43,7 @@
       this.notice.hidden = false;
       for (const part of [this.frame, this.legend, this.grid]) part.hidden = !some;
       const span = `${told.known} events known, continued from ${short(told.now, 5)} to ${short(told.until, 5)}`;
-      this.bar.replaceChildren(h("span", { class: "dl-tag is-live" }, "live"), h("span", { class: "dl-when" }, visible(`${told.title}: ${span}`)));
+      this.bar.replaceChildren(h("span", { class: value.recorded ? "dl-tag" : "dl-tag is-live" }, value.recorded ? "recorded, not live" : "live"), h("span", { class: "dl-when" }, visible(`${value.recorded ? `${value.recorded}. ` : ""}${told.title}: ${span}`)));
       set(this.line, value.message);
       this.line.dataset.state = value.state;
       this.problems.replaceChildren(...value.problems.map((text) => h("li", {}, visible(text))));

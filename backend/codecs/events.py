@@ -6,8 +6,6 @@ sentence each, the others stay usable. Dates become days. No torch here.
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 from collections import Counter
@@ -16,12 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from backend.codecs.series import LARGEST_FILE, MOST_ROWS, cells_of
 from backend.codecs.series_scale import Scale
 from backend.errors import UserError
 from backend.protocols.models import Prompt
 
-LARGEST_FILE = 1_000_000  # bytes
-MOST_ROWS = 10_000
 LEAST_EVENTS = 16  # of a history
 CONTEXT = 128  # most events of a history that are read
 MOST_KINDS = 4
@@ -45,6 +42,16 @@ class EventTable:
         return sorted(set(self.marks))
 
 
+@dataclass(frozen=True)
+class Row:
+    """One event as the file has it. number: of the row, from 1. told: the time in the words of the file."""
+
+    number: int
+    told: str
+    time: float
+    mark: str
+
+
 class _BadRowError(Exception):
     """Why one row cannot be used."""
 
@@ -60,14 +67,19 @@ def read_event_table(text: str) -> EventTable:
     named = any(cell in TIMES for cell in head)
     at_time = next((i for i, cell in enumerate(head) if cell in TIMES), 0)
     at_mark = next((i for i, cell in enumerate(head) if cell in MARKS), None) if named else 1
-    found: list[tuple[float, str, int]] = []
+    column = rows[0][1][at_time] if named else str(at_time + 1)
+    found: list[Row] = []
     problems: list[str] = []
+    dated: bool | None = None  # by the first time that can be read
     for number, row in rows[1:] if named else rows:
+        told = row[at_time] if at_time < len(row) else ""
         try:
-            found.append((_time(row, at_time, number), _mark(row, at_mark), number))
+            time, dated = _time(told, dated)
         except _BadRowError as error:
-            problems.append(str(error))
-    return _table(found, problems)
+            problems.append(f"Row {number}, column {column}: {error}; the row is left out.")
+            continue
+        found.append(Row(number, told[:40], time, _mark(row, at_mark)))
+    return _table(found, column, problems)
 
 
 def _rows(text: str) -> list[tuple[int, list[str]]]:
@@ -78,64 +90,71 @@ def _rows(text: str) -> list[tuple[int, list[str]]]:
     text = text.removeprefix("\ufeff")
     if not text.strip():
         raise UserError("There are no events; paste a time in each row, and its mark behind a comma if there are any.")
-    head = next(line for line in text.splitlines() if line.strip())
-    delimiter = max(",;\t", key=head.count)
-    try:
-        read = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-        rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(read, 1)]
-    except csv.Error as error:
-        raise UserError(f"The events cannot be read as CSV ({error}); check the quotation marks.") from error
-    rows = [(number, row) for number, row in rows if any(row)]
+    rows = cells_of(text)
     if len(rows) > MOST_ROWS:
         raise UserError(f"There are {len(rows)} rows; up to {MOST_ROWS} are read.")
     return rows
 
 
-def _time(row: Sequence[str], at: int, number: int) -> float:
-    cell = row[at] if at < len(row) else ""
-    if not cell:
-        raise _BadRowError(f"Row {number} has no time; it is left out.")
+def _time(told: str, dated: bool | None) -> tuple[float, bool]:
+    """A time, and whether it is a date, in days. dated: whether those before it were, None for the first."""
+    if not told:
+        raise _BadRowError("there is no time")
     try:
-        time = float(cell)
+        time, date = float(told), False
     except ValueError:
-        try:
-            date = datetime.fromisoformat(cell)
-        except ValueError:
-            raise _BadRowError(
-                f"Row {number}: {cell[:40]!r} is neither a number nor a date such as 2024-01-31 12:30; it is left out."
-            ) from None
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() / 86_400
+        time, date = _days(told), True
     if not math.isfinite(time) or abs(time) > LARGEST_TIME:
-        raise _BadRowError(f"Row {number}: {cell[:40]!r} is no finite time; it is left out.")
-    return time
+        raise _BadRowError(f"{told[:40]!r} is no finite time")
+    if dated not in (None, date):
+        kinds = ("a date", "numbers") if date else ("a number", "dates")
+        raise _BadRowError(f"{told[:40]!r} is {kinds[0]} where the rows before it have {kinds[1]}")
+    return time, date
+
+
+def _days(told: str) -> float:
+    try:
+        date = datetime.fromisoformat(told)
+    except ValueError:
+        raise _BadRowError(f"{told[:40]!r} is neither a number nor a date such as 2024-01-31 12:30") from None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() / 86_400
 
 
 def _mark(row: Sequence[str], at: int | None) -> str:
     return row[at][:40] if at is not None and at < len(row) and row[at] else "event"
 
 
-def _table(found: list[tuple[float, str, int]], problems: list[str]) -> EventTable:
+def _table(found: list[Row], column: str, problems: list[str]) -> EventTable:
     """Put in order, and without what the models cannot tell: events at one time, and more than four marks."""
-    early = next((b[2] for a, b in itertools.pairwise(found) if b[0] < a[0]), None)
+    early = next((b for a, b in itertools.pairwise(found) if b.time < a.time), None)
     if early is not None:
-        problems.append(f"Row {early} has an earlier time than the row above it; all rows were put in order.")
-        found = sorted(found, key=lambda event: event[0])
-    known = {mark for mark, _ in Counter(mark for _, mark, _ in found).most_common(MOST_KINDS)}
-    kept: list[tuple[float, str]] = []
-    for time, mark, number in found:
-        if mark not in known:
-            told = ", ".join(sorted(known))
+        problems.append(
+            f"Row {early.number}, column {column}: {early.told} is earlier than the row above it; all rows were put "
+            "in order."
+        )
+        found = sorted(found, key=lambda row: row.time)
+    counts = Counter(row.mark for row in found).most_common()
+    known = sorted(mark for mark, _ in counts[:MOST_KINDS])
+    for mark, count in counts[MOST_KINDS:]:
+        first = min(row.number for row in found if row.mark == mark)
+        more = f" and {count - 1} more row{'s' if count > 2 else ''}" if count > 1 else ""
+        problems.append(
+            f"Row {first}{more}: the models tell {MOST_KINDS} marks apart, and {mark!r} is rarer than "
+            f"{', '.join(known)}; left out."
+        )
+    kept: list[Row] = []
+    for row in (row for row in found if row.mark in known):
+        if kept and row.time == kept[-1].time:
             problems.append(
-                f"Row {number}: the models tell {MOST_KINDS} marks apart, and {mark!r} is rarer than {told}; left out."
+                f"Row {row.number}, column {column}: {row.told} is the time of another event, and the models know no "
+                "ties; the row is left out."
             )
-        elif kept and time == kept[-1][0]:
-            problems.append(f"Row {number} has the time {time:g} of another event; the models know no ties; left out.")
         else:
-            kept.append((time, mark))
+            kept.append(row)
     if len(kept) < LEAST_EVENTS:
         why = f" {problems[0]}" if problems else ""
         raise UserError(f"{len(kept)} events can be used, but {LEAST_EVENTS} or more are needed.{why}")
-    return EventTable(tuple(t for t, _ in kept), tuple(m for _, m in kept), tuple(problems))
+    return EventTable(tuple(row.time for row in kept), tuple(row.mark for row in kept), tuple(problems))
 
 
 # ------------------------------------------------------------------------------------------------------------- prompts

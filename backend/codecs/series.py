@@ -26,6 +26,7 @@ MOST_SERIES = 500
 LEAST_VALUES = 8  # observed ones that a series must have
 LARGEST_VALUE = 1e15
 LONGEST_HORIZON = 512
+SIGNS = (",", "$", "\u20ac", "\u00a3", "%", "'", " ")  # that people write about or within numbers
 MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "-"})
 NAMES = {  # of columns, in the order in which they are looked for
     "unique_id": ("unique_id", "item_id", "series_id", "series", "id"),
@@ -104,7 +105,9 @@ def read_series(raw: str | bytes | Path) -> Table:
 
     Raises UserError where nothing can be used: too large, no table, no column of numbers, no usable series.
     """
-    rows = _rows(_text(raw))
+    rows = cells_of(_text(raw))
+    if len(rows) > MOST_ROWS + 1:
+        raise UserError(f"The file has {len(rows)} rows; up to {MOST_ROWS} are read.")
     header, first = _header(rows)
     columns, problems = _columns(header, rows, first)
     series: dict[str, Series] = {}
@@ -139,19 +142,19 @@ def _text(raw: str | bytes | Path) -> str:
     return text
 
 
-def _rows(text: str) -> list[tuple[int, list[str]]]:
-    """Every row that is not blank, with its number."""
+def cells_of(text: str) -> list[tuple[int, list[str]]]:
+    """Every row of CSV text that is not blank, with its number. Raises UserError where quotation marks do not close."""
     head = next(line for line in text.splitlines() if line.strip())
     delimiter = max(",;\t", key=head.count)
+    rows: list[tuple[int, list[str]]] = []
     try:
-        read = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-        rows = [(number, [c.strip() for c in row]) for number, row in enumerate(read, 1)]
+        for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True), 1):
+            rows.append((number, [cell.strip() for cell in row]))
     except csv.Error as error:
-        raise UserError(f"The file cannot be read as CSV ({error}); check its quotation marks.") from error
-    rows = [(number, row) for number, row in rows if any(row)]
-    if len(rows) > MOST_ROWS + 1:
-        raise UserError(f"The file has {len(rows)} rows; up to {MOST_ROWS} are read.")
-    return rows
+        raise UserError(
+            f"Row {len(rows) + 1} and what follows cannot be read as CSV ({error}); check its quotation marks."
+        ) from error
+    return [(number, row) for number, row in rows if any(row)]
 
 
 def _header(rows: list[tuple[int, list[str]]]) -> tuple[list[str], int]:
@@ -191,10 +194,13 @@ def _columns(header: list[str], rows: list[tuple[int, list[str]]], first: int) -
     columns: dict[str, Column] = {}
     problems: list[str] = []
     broken: dict[str, str] = {}
-    for number, row in rows[first:]:
+    told = rows[first:]
+    if at_id is None:
+        told, problems = _whole_rows(told, len(header), at_ds is not None)
+    for number, row in told:
         name = row[at_id] if at_id is not None and at_id < len(row) else "y" if at_id is None else ""
         if len(row) != len(header) or not name:
-            what = f"has {len(row)} cells where the header has {len(header)}" if name else "has no unique_id"
+            what = f"has {_cells(len(row))} where the header has {len(header)}" if name else "has no unique_id"
             broken.setdefault(name, f"Row {number} {what}")
             continue
         for column, i in values.items():
@@ -202,14 +208,30 @@ def _columns(header: list[str], rows: list[tuple[int, list[str]]], first: int) -
             made = columns.setdefault(key, Column(key, [], date, header[i]))
             made.cells.append(Cell(number, row[at_ds] if at_ds is not None else "", row[i]))
     for name, sentence in broken.items():
-        spoilt = list(columns) if at_y is None else [name] * (name in columns)
-        for key in spoilt:
-            del columns[key]
-        whose = "every series" if at_y is None else f"series '{name}'" if name else "the row"
+        columns.pop(name, None)
+        whose = f"series '{name}'" if name else "the row"
         problems.append(f"{sentence}; {whose} is left out.")
     if len(columns) > MOST_SERIES:
         raise UserError(f"The file has {len(columns)} series; up to {MOST_SERIES} are read.")
     return list(columns.values()), problems
+
+
+def _whole_rows(
+    rows: list[tuple[int, list[str]]], cells: int, dated: bool
+) -> tuple[list[tuple[int, list[str]]], list[str]]:
+    """Rows of a file without ids: those with other than `cells` cells become gaps of every series, and a sentence."""
+    odd = [(number, len(row)) for number, row in rows if len(row) != cells]
+    if not odd:
+        return rows, []
+    (number, found), more = odd[0], len(odd) - 1
+    kept = [(at, row if len(row) == cells else [""] * cells) for at, row in rows if len(row) == cells or not dated]
+    others = f", and {more} more row{'s fit' if more > 1 else ' fits'} it no better" if more else ""
+    whose = "they count" if more else "it counts"
+    return kept, [f"Row {number} has {_cells(found)} where the first row has {cells}{others}; {whose} as missing."]
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'' if count == 1 else 's'}"
 
 
 def _series(column: Column) -> Series:
@@ -252,8 +274,11 @@ def _value(column: Column, cell: Cell) -> float:
         return float("nan")
     value = _number(cell.y)
     if value is None:
+        signs = any(sign in cell.y for sign in SIGNS) and any(c.isdigit() for c in cell.y)
+        advice = " such as 1234.5, without other signs" if signs else ""
         raise _BadSeriesError(
-            f"Row {cell.row}, column {column.value}: '{cell.y[:40]}' is no number; series '{column.name}' is left out."
+            f"Row {cell.row}, column {column.value}: '{cell.y[:40]}' is no number{advice}; "
+            f"series '{column.name}' is left out."
         )
     if not abs(value) <= LARGEST_VALUE:
         raise _BadSeriesError(
@@ -271,8 +296,9 @@ def _times(column: Column) -> tuple[Times, bool]:
     for cell in column.cells:
         date = dates.read_date(cell.ds)
         if date is None or (read and date[1] != read[0][1]):
+            like = " like those before it" if read else ""
             raise _BadSeriesError(
-                f"Row {cell.row}, column {column.date}: '{cell.ds[:40]}' is no date like those before it; write "
+                f"Row {cell.row}, column {column.date}: '{cell.ds[:40]}' is no date{like}; write "
                 f"YYYY-MM-DD, with HH:MM:SS if needed; series '{column.name}' is left out."
             )
         if read and date[0] <= read[-1][0]:

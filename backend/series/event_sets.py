@@ -1,4 +1,4 @@
-"""The events in assets/series/events.json: realisations of known processes, by our own simulation. No torch here."""
+"""The events in assets/series/events.json: of known processes, by our own simulation, and real ones. No torch here."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ FILE = FOLDER / "events.json"
 
 @dataclass(frozen=True, eq=False)
 class EventSet:
-    """Events from an empty past, of a known process. history: how many of them are known; the others are the truth."""
+    """Events from an empty past. history: how many of them are known; the others are the truth.
+
+    process: what they come from, None where nobody knows. marks: names of the kinds, letters if there are none.
+    """
 
     name: str
     title: str
     about: str
-    process: Hawkes
+    process: Hawkes | None
     times_N: Array
     kinds_N: Array
     history: int
+    marks: tuple[str, ...] = ()
 
     @property
     def now(self) -> float:
@@ -39,8 +43,8 @@ class EventSet:
         return float(self.times_N[-1]) - self.now
 
     def mark(self, kind: int) -> str:
-        """A kind as a mark: a, b, c, ..."""
-        return chr(ord("a") + kind)
+        """A kind as a mark: its name, else a, b, c, ..."""
+        return self.marks[kind] if self.marks else chr(ord("a") + kind)
 
     def prompt(self, horizon: float) -> dict[str, Any]:
         """What models of events continue."""
@@ -52,6 +56,7 @@ class EventSet:
 
         until: end of time of the path; None where it ends with its last event. kinds: as the process numbers them.
         """
+        assert self.process is not None, "the true intensity is not known"
         past_N, kinds_N = self.times_N[: self.history], self.kinds_N[: self.history]
         end = [] if until is None else [until]
         gaps_BN = np.diff(np.r_[0.0, past_N, times, end])[None]
@@ -66,7 +71,8 @@ def event_sets() -> Mapping[str, EventSet]:
     told = json.loads(FILE.read_text(encoding="utf-8"))
     out = {}
     for name, item in told["sets"].items():
-        process = Hawkes.of(item["base"], item["jump"], item["decay"])
+        process = Hawkes.of(item["base"], item["jump"], item["decay"]) if "base" in item else None
         times_N, kinds_N = np.array(item["times"]), np.array(item["kinds"], dtype=np.int64)
-        out[name] = EventSet(name, item["title"], item["about"], process, times_N, kinds_N, told["history"])
+        marks = tuple(item.get("marks", ()))
+        out[name] = EventSet(name, item["title"], item["about"], process, times_N, kinds_N, told["history"], marks)
     return out

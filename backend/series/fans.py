@@ -58,7 +58,7 @@ def fan_of(
 
     Args:
         traces: of one prompt and one horizon, each with one path or several. At temperature 0 every run writes the
-            same path, so there is only one. scale: of the context; without one, values are in model units.
+            same path, so there is only one. scale: of the context, if not the one that the traces tell.
 
     Raises ValueError for runs of different horizons, and for runs that wrote quantiles and no paths.
     """

@@ -43,11 +43,19 @@ class Forecast:
         return np.stack(read, axis=1)
 
 
-def forecast_of(trace: Trace, scale: Scale | None = None, num_steps: int | None = None) -> Forecast:
-    """What the first `num_steps` steps (all if None) have written; in model units where no scale is given.
+def scale_of(trace: Trace) -> Scale | None:
+    """What the numbers of a trace are written in, as its run told; None where it told nothing."""
+    told = trace.scale
+    return Scale(told["location"], told["spread"], bool(told["bent"])) if told else None
 
+
+def forecast_of(trace: Trace, scale: Scale | None = None, num_steps: int | None = None) -> Forecast:
+    """What the first `num_steps` steps (all if None) have written, in the units of the series.
+
+    scale: of its context, if not the one that the trace tells; in model units where neither is known.
     Tokens are told as the centres of their bins; a run on them writes one path, or as many as its prompt asks for.
     """
+    scale = scale or scale_of(trace)
     if trace.prompt:
         return Forecast(values_of(_written_tokens(trace, num_steps), scale))
     horizon = trace.request.budget
@@ -64,9 +72,10 @@ def forecast_of(trace: Trace, scale: Scale | None = None, num_steps: int | None 
 def filled_of(trace: Trace, scale: Scale | None = None, num_steps: int | None = None) -> Floats:
     """The context [T] of a run on tokens, with what its first steps have filled; NaN in gaps that are still open.
 
-    Values that were observed come back as the centres of their bins; only those of gaps are news.
+    Values that were observed come back as the centres of their bins; only those of gaps are news. scale: as in
+    `forecast_of`.
     """
-    return values_of(trace.replay(num_steps)[: len(trace.prompt)], scale)
+    return values_of(trace.replay(num_steps)[: len(trace.prompt)], scale or scale_of(trace))
 
 
 def _written_tokens(trace: Trace, num_steps: int | None) -> Ints:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,7 +20,11 @@ from backend.registry import find
 from backend.series.event_sets import EventSet, event_sets
 from backend.trace import Trace
 from backend.types import Fate, Request, Sampling
+from demos.parts import links
+from demos.parts.assets import TRACES
+from demos.parts.buttons import refused, streamed
 from demos.parts.lab import DEVICE, WAITING_ROOM, Lab
+from demos.parts.page import QUICK, TELLING, machine
 from demos.parts.race import Lane, State
 from demos.parts.views import events_board
 
@@ -28,8 +36,9 @@ SHOWN_PAST = 60  # events of the history that are drawn
 BINS = 20
 OWN = "own"
 NUMBERS = {"horizon": (0.001, 1e9), "gamma": (1, 64), "paths": (1, 64), "seed": (0, 2**32 - 1)}  # lowest, highest
-USUAL = {"data": "bursts", "horizon": 30, "gamma": 4, "paths": 16, "seed": 0}
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+LABELS = {"horizon": "Time ahead", "gamma": "Events a draft", "paths": "Sample paths", "seed": "Seed"}
+RECORDED = TRACES / "race-events.json.gz"  # what the view shows before anything was drawn
+USUAL: dict[str, Any] = {"data": "bursts", "horizon": 30, "gamma": 4, "paths": 16, "seed": 0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +63,8 @@ def asked(form: Mapping[str, Any]) -> Asked:
         value = form[name]
         if not isinstance(value, int | float) or not low <= value <= high or (name != "horizon" and value % 1):
             kind = "number" if name == "horizon" else "whole number"
-            raise UserError(f"The {name} must be a {kind} from {low:g} to {high:g}, but {value!r} was given.")
+            given = "nothing" if value is None else repr(value)
+            raise UserError(f"'{LABELS[name]}' must be a {kind} from {low:.10g} to {high:.10g}, but {given} was given.")
     horizon = float(form["horizon"])
     if form["data"] == OWN:
         table = read_event_table(str(form["csv"] or ""))
@@ -100,7 +110,7 @@ class Live:
         """Residuals of the paths, on nobody's clock."""
         paths = paths_of(trace)
         told = {"target": uniformity(under_target(trace, paths, self.asked.horizon, self._lab.catalog()))}
-        if self.asked.shipped is not None:
+        if self.asked.shipped is not None and self.asked.shipped.process is not None:
             told["true"] = uniformity(under_truth(paths, self.asked.horizon, self.asked.shipped))
         return told
 
@@ -116,6 +126,7 @@ class Live:
             "schema": SCHEMA,
             "rev": self._rev,
             "run_id": self.id,
+            "recorded": "",
             "state": state,
             "message": failed or self._message(state),
             "problems": list(self.asked.problems[:20]),
@@ -213,6 +224,40 @@ def _acceptance(trace: Trace) -> list[list[float]]:
     return out
 
 
+def record(lab: Lab, path: Path = RECORDED) -> Path:
+    """Draw the usual events and write what the view shows of them, for visitors who have not drawn any."""
+    live = Live(lab, USUAL, "record")
+    for _ in live.watch():
+        pass
+    where = machine(lab.catalog().environment())
+    told = live.snapshot() | {"run_id": "recorded", "rev": 1, "recorded": f"on {time.strftime('%Y-%m-%d')}, {where}"}
+    path.write_bytes(gzip.compress(json.dumps(told, separators=(",", ":")).encode(), 9, mtime=0))
+    return path
+
+
+def recorded(path: Path = RECORDED) -> dict[str, Any] | None:
+    """What was recorded; None where nothing was."""
+    told: dict[str, Any] | None = json.loads(gzip.decompress(path.read_bytes())) if path.is_file() else None
+    return told
+
+
+def make_link(name: str, form: Mapping[str, Any]) -> str:
+    """A link to this part of the tab and its form; "" if the visitor's own events are too many for one."""
+    return links.make_link(name, {"events": dict(form)}, view="events")
+
+
+def linked(query: Mapping[str, str], name: str) -> dict[str, Any]:
+    """The form of such a link, the usual values where it says nothing that fits; {} if it is none."""
+    given = links.read_link(query).get("events") if query.get("tab") == name else None
+    if not isinstance(given, dict):
+        return {}
+    out: dict[str, Any] = {key: links.number(given, key, *NUMBERS[key], USUAL[key]) for key in NUMBERS}
+    data, csv = given.get("data"), given.get("csv")
+    out["csv"] = csv if isinstance(csv, str) else ""
+    out["data"] = data if data in event_sets() or (data == OWN and out["csv"]) else USUAL["data"]
+    return out
+
+
 # -------------------------------------------------------------------------------------------------------- on the page
 def build(lab: Lab, name: str) -> None:
     """Place the view, its form and its buttons. name: of the tab."""
@@ -240,23 +285,37 @@ def build(lab: Lab, name: str) -> None:
             numbers = [
                 gr.Number(USUAL[key], label=label, precision=None if key == "horizon" else 0, min_width=110,
                           elem_id=f"{name}-events-{key}")
-                for key, label in (("horizon", "Time ahead"), ("gamma", "Events a draft"), ("paths", "Sample paths"),
-                                   ("seed", "Seed"))
+                for key, label in LABELS.items()
             ]  # fmt: skip
         with gr.Row(elem_classes="dl-actions"):
             run_button = gr.Button("Draw events", elem_id=f"{name}-events-run")
             stop_button = gr.Button("Stop", variant="stop", interactive=False, elem_id=f"{name}-events-stop")
-        board = events_board(None, name)
+            link_button = gr.Button("Copy link", elem_id=f"{name}-events-link")
+        link = gr.Textbox(visible=False)
+        board = events_board(recorded(), name)
 
-    def on_run(request: gr.Request, chosen: str, text: str, *values: Any) -> Iterator[Any]:
-        form = {"data": chosen, "csv": text, **dict(zip(NUMBERS, values, strict=True))}
-        yield from run(lab, form, request.session_hash or "")
+    _connect(lab, name, (data, csv, *numbers), (board, run_button, stop_button), (link_button, link))
+
+
+def _connect(
+    lab: Lab, name: str, inputs: Sequence[Any], outputs: Sequence[Any], share: tuple[gr.Button, gr.Textbox]
+) -> None:
+    """What the buttons and links do. inputs: data, csv and NUMBERS. outputs: the view, Run, Stop."""
+    data, csv, *_ = inputs
+    board, run_button, stop_button = outputs
+    link_button, link = share
+
+    def read(values: Sequence[Any]) -> dict[str, Any]:
+        return dict(zip(("data", "csv", *NUMBERS), values, strict=True))
+
+    def on_run(request: gr.Request, *values: Any) -> Iterator[Any]:
+        yield from run(lab, read(values), request.session_hash or "")
 
     run_button.click(
-        on_run, [data, csv, *numbers], [board, run_button, stop_button],
+        on_run, [*inputs], [board, run_button, stop_button],
         concurrency_id=DEVICE, concurrency_limit=WAITING_ROOM, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
-    csv.input(lambda text: OWN if (text or "").strip() else gr.skip(), csv, data, **QUICK, trigger_mode="always_last")
+    csv.change(lambda text: OWN if (text or "").strip() else gr.skip(), csv, data, **QUICK, trigger_mode="always_last")
 
     def on_stop(request: gr.Request) -> Any:
         lab.stop(f"events-{request.session_hash or ''}")
@@ -264,17 +323,29 @@ def build(lab: Lab, name: str) -> None:
 
     stop_button.click(on_stop, None, stop_button, **QUICK)
 
+    def on_link(*values: Any) -> str:
+        told = make_link(name, read(values))
+        if not told:
+            gr.Warning("These events are too many for a link; share their file instead.")
+        return told
+
+    link_button.click(on_link, [*inputs], link, **TELLING).then(
+        None, link, None, js="(link) => { window.DecodingLab.copyLink(link); }", **QUICK
+    )
+
+    def on_load(request: gr.Request) -> list[Any]:
+        form = linked(dict(request.query_params), name)
+        return [form[key] if form else gr.skip() for key in ("data", "csv", *NUMBERS)]
+
+    blocks = gr.context.Context.root_block
+    assert blocks is not None
+    blocks.load(on_load, None, [*inputs], **QUICK)
+
 
 def run(lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[tuple[Any, ...]]:
     """Continue the events of a form: values for the view, Run and Stop. Closing this frees the device."""
     try:
         live = Live(lab, form, owner)
     except UserError as error:
-        raise gr.Error(str(error), duration=12, print_exception=False, title="This cannot run yet") from error
-    first = True
-    for _ in live.watch():
-        over = live.race.over
-        head = (gr.Button(interactive=False), gr.Button(interactive=True)) if first else (gr.skip(), gr.skip())
-        done = (gr.Button(interactive=True), gr.Button(interactive=False))
-        yield live.snapshot(), *(done if over else head)
-        first = False
+        raise refused(error) from error
+    yield from streamed((live.snapshot() for _ in live.watch()), lambda: live.race.over)

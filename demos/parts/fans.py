@@ -136,16 +136,18 @@ class Fan:
         return {name: value for name, value in told.items() if value or name == "c"}
 
     def scores(self, trace: Trace) -> dict[str, float]:
-        """Measures of a finished forecast against the truth that was held back; {} where there is none."""
+        """Measures of a finished forecast against the truth that was held back; {} where there is none.
+
+        A point forecast has a WQL, its weighted absolute error, and no coverage; one sample path has neither.
+        """
         asked = self.asked
         truth_H = asked.truth_H if np.isfinite(asked.truth_H).any() else None
         if truth_H is None or not finished(trace):
             return {}
-        single = len(self.values_RH) == 1  # one path or curve has no law to be judged by
-        forecast = Forecast(self.values_RH) if single else self.forecast
-        found = scores_of(forecast, Held(asked.past.y_T, asked.season, truth_H))
+        drawn = not self.levels and len(self.values_RH) == 1  # one path tells nothing of the law it is drawn from
+        found = scores_of(self.forecast, Held(asked.past.y_T, asked.season, truth_H))
         told = {name: x for name, x in vars(found).items() if x is not None and math.isfinite(x)} if found else {}
-        return {name: x for name, x in told.items() if not single or name in ("mase", "smape")}
+        return {name: x for name, x in told.items() if not drawn or name in ("mase", "smape")}
 
     def same_as(self, other: Fan) -> bool:
         """Whether both hold the same paths, but for rounding."""

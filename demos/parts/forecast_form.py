@@ -229,9 +229,10 @@ def window_of(form: Mapping[str, Any]) -> Window:
         taken = " and ".join(
             text for on, text in ((held, f"{horizon} held back"), (asked["back"], f"{asked['back']} moved back")) if on
         )
+        left = f"{max(until, 0)} {'is' if until == 1 else 'are'} left to look back on"
         raise UserError(
-            f"'{series.name}' has {len(series)} steps; with {taken}, {max(until, 0)} are left to look back on, and "
-            f"{LEAST_VALUES} are needed: take a shorter horizon, or forecast behind the end."
+            f"'{series.name}' has {len(series)} steps; with {taken}, {left}, and {LEAST_VALUES} are needed: "
+            "take a shorter horizon, or forecast behind the end."
         )
     first = max(0, until - asked["context"])
     known = np.isfinite(series.y_T)
@@ -264,7 +265,8 @@ def _whole(form: Mapping[str, Any], name: str) -> int:
     value = form.get(name)
     if not isinstance(value, int | float) or value != int(value) or not low <= value <= high:
         label = re.split(r"[:,(]", LABELS[name])[0].strip().lower()
-        raise UserError(f"The {label} must be a whole number from {low} to {high}, but {value!r} was given.")
+        given = "nothing" if value is None else repr(value)
+        raise UserError(f"The {label} must be a whole number from {low} to {high}, but {given} was given.")
     return int(value)
 
 

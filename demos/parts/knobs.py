@@ -28,6 +28,7 @@ from demos.parts.snapshot import MEANING
 NONE = ""  # a lane that is not used
 USUAL = ""  # the catalog's own choice of a model
 Menus = Mapping[str, Sequence[tuple[str, str]]]  # choices of a model menu, by the protocol that its role speaks
+MenusBy = tuple[Any, Mapping[str, Menus]]  # a component, and by its value the menus of roles
 BY_NAME = {name: protocol for protocol, name in PROTOCOL_NAMES.items()}
 RASTER = PROTOCOL_NAMES[PictureSession]  # what causal models of pictures speak
 ONLY_PAINTERS = {PictureSession, PictureJudgeSession}
@@ -121,10 +122,17 @@ def model_menus(catalog: Catalog, known: Sequence[Strategy], modality: str = "te
     }
 
 
-def build_lane(number: int, strategy_id: str, known: Sequence[Strategy], menus: Menus, prefix: str = "") -> LaneForm:
-    """Lane `number` (2 to 4) with that strategy chosen. prefix: of its id on the page."""
+def lane_choices(known: Sequence[Strategy]) -> list[tuple[str, str]]:
+    """What a lane's menu holds. known: the baseline first, which has a lane of its own."""
+    return [("no strategy in this lane", NONE), *((label_of(s, known), s.id) for s in known[1:])]
+
+
+def build_lane(
+    number: int, strategy_id: str, known: Sequence[Strategy], menus: Menus, prefix: str = "", by: MenusBy | None = None
+) -> LaneForm:
+    """Lane `number` (2 to 4) with that strategy chosen. prefix: of its id on the page. by: what chooses other menus."""
     sizes = pool_sizes(known)
-    choices = [("no strategy in this lane", NONE), *((label_of(s, known), s.id) for s in known[1:])]
+    choices = lane_choices(known)
     with gr.Column(elem_classes=["dl-group", "dl-lane-config", f"dl-l{number}"]):
         menu = gr.Dropdown(choices, value=strategy_id, label=f"Lane {number}", elem_id=f"{prefix}lane-{number}")
         promise = gr.HTML(promise_of(strategy_id))
@@ -133,7 +141,12 @@ def build_lane(number: int, strategy_id: str, known: Sequence[Strategy], menus: 
     form = LaneForm(menu, promise, accordion, slots)
     outputs = [promise, accordion, *form.slots]
     quick: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    menu.input(lambda s: show(s, sizes, menus=menus), menu, outputs, **quick)
+    chooser, others = by or (None, {})
+
+    def on_menu(chosen: str, value: str = "") -> list[Any]:
+        return show(chosen, sizes, menus=others.get(value, menus))
+
+    menu.input(on_menu, [menu] if chooser is None else [menu, chooser], outputs, **quick)
     if any(s.only for s in known):  # a promise that a knob decides follows the knob
 
         def on_knob(*values: Any) -> Any:

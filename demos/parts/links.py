@@ -16,15 +16,19 @@ LONGEST = 4000  # characters of `c`; servers and chat programs cut longer links
 LARGEST = 20_000  # bytes after unpacking
 
 
-def make_link(tab: str, form: Mapping[str, Any]) -> str:
-    """The query of a link to this form, or the full address where the app runs as a Space. "" if it is too long."""
+def make_link(tab: str, form: Mapping[str, Any], view: str = "") -> str:
+    """The query of a link to this form, or the full address where the app runs as a Space. "" if it is too long.
+
+    view: a part of the tab that is scrolled to.
+    """
     text = json.dumps(form, separators=(",", ":"), ensure_ascii=False)
     packed = base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
     if len(packed) > LONGEST:
         return ""
     space = os.environ.get("SPACE_ID", "")
     start = f"https://huggingface.co/spaces/{space}" if space else ""
-    return f"{start}?{urlencode({'v': VERSION, 'tab': tab, 'c': packed})}"
+    query = {"v": VERSION, "tab": tab, "c": packed} | ({"view": view} if view else {})
+    return f"{start}?{urlencode(query)}"
 
 
 def read_link(query: Mapping[str, str]) -> dict[str, Any]:

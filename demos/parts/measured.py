@@ -110,9 +110,9 @@ def _row(tab: Tab, r: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict
         "same": "baseline" if r is base else "recorded",
         "note": _note(tab, r),
         "why": why_slower(cost_of(r), cost_of(base), tab.unit) if slow and base is not None else "",
-        "link": make_link(
-            tab.id, {} if events else {"lanes": [{"strategy": r["strategy"], "knobs": _set(r), "models": {}}]}
-        ),
+        "link": make_link(tab.id, {"events": {}}, view="events")
+        if events
+        else make_link(tab.id, {"lanes": [{"strategy": r["strategy"], "knobs": _set(r), "models": {}}]}),
     }
 
 

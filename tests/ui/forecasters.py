@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backend.catalog import Entry
+from backend.catalog import Catalog, Entry
 from backend.codecs.forecast import SeriesCodec
 from backend.errors import UserError
 from backend.meter import Meter
-from backend.protocols import BandSession, LookaheadSession, PatchLaw, PathSession, Prompt
+from backend.protocols import BandSession, EventSession, LookaheadSession, PatchLaw, PathSession, Prompt
 from backend.run import record
 from backend.trace import Trace
 from backend.types import Request, Sampling
@@ -21,6 +21,7 @@ from backend.unrolling import filled
 from tests.ui.painters import PainterCatalog
 
 TARGET, DRAFT = "house/forecaster", "house/forecaster-draft"
+EVENTS = ("house/events", "house/events-draft")
 WARM = Sampling(temperature=1.0)
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -108,12 +109,13 @@ class Seasonal:
 
 
 class SeriesCatalog(PainterCatalog):
-    """The fake models of text and pictures, and forecasters."""
+    """The fake models of text and pictures, forecasters, and the small models of events that ship."""
 
     def __init__(self, seconds: float = 0.0, load_seconds: float = 0.0) -> None:
         super().__init__(seconds, load_seconds)
         made = (Seasonal(TARGET, seconds=seconds / 2), Seasonal(DRAFT, 0.1, 0.5, seconds / 20))
         self._forecasters = {model.id: model for model in made}
+        self._shipped = Catalog("cpu", "float32")
 
     def entries(self) -> list[Entry]:
         kinds = {TARGET: "lookahead", DRAFT: "paths"}
@@ -121,12 +123,18 @@ class SeriesCatalog(PainterCatalog):
         return [*super().entries(), *made]
 
     def get(self, model_id: str, progress: Callable[[str, float], None] | None = None) -> Any:
+        if model_id in EVENTS:
+            return self._shipped.get(model_id, progress)
         return self._forecasters.get(model_id) or super().get(model_id, progress)
 
     def default_target(self, protocol: type) -> str:
+        if protocol is EventSession:
+            return EVENTS[0]
         return TARGET if protocol in Seasonal.speaks else super().default_target(protocol)
 
     def default(self, role: str, target: str) -> str:
+        if target in EVENTS:
+            return self._shipped.default(role, target)
         if target in self._forecasters:
             if (target, role) != (TARGET, "draft"):
                 raise UserError(f"There is no {role} model for {target}.")

@@ -139,6 +139,15 @@ def test_flags_and_places_count_what_the_marks_say() -> None:
     assert {row for frame in frames for row, *_ in frame.get("p", [])} == set(range(6))
 
 
+def test_a_point_forecast_is_scored_by_its_absolute_error_and_has_no_band() -> None:
+    prompt = window_of(form(horizon=4)).prompt
+    step = Step((Mark(0, None, Fate.BONUS, values=(0.1, 0.2, 0.3, 0.4)),), 0, {"target": 1}, figures={"level 0": 0.5})
+    made = fans.opened(trace := Trace(Request("closed_loop", prompt, budget=4), (), steps=(step,), end="budget"))
+    scores, truth_H = made.scores(trace), made.asked.truth_H
+    assert set(scores) == {"mase", "wql", "sql", "smape"}
+    assert scores["wql"] == pytest.approx(np.abs(truth_H - made.values_RH[0]).sum() / np.abs(truth_H).sum())
+
+
 def test_tokens_are_drawn_as_the_values_they_stand_for() -> None:
     prompt = window_of(form(horizon=4)).prompt
     scale = {"location": 100.0, "spread": 10.0, "bent": 1.0}

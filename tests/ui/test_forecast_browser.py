@@ -97,6 +97,16 @@ def test_own_data_with_a_bad_row_is_told_and_the_rest_runs(visit: Visit, tmp_pat
     visit.check()
 
 
+def test_pasted_data_is_chosen_at_once(visit: Visit) -> None:
+    page = visit.page
+    page.click("button:has-text('Your own data')")
+    page.click("#forecast-csv textarea")
+    page.keyboard.insert_text(BAD)  # as pasting does
+    page.wait_for_function("document.querySelector('#forecast-data input').value === 'Your own data'")
+    page.wait_for_function("document.querySelector('#forecast-own input').value === 'shop'")
+    visit.check()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_phone(browser: Any, url: str, theme: str) -> None:
     phone = Visit(browser, url, 390, 844, f"?tab=forecast&__theme={theme}", FAN, has_touch=True, is_mobile=True)
