@@ -191,7 +191,7 @@ def _attributes(groups: Sequence[_Group], told: Lexicon) -> dict[str, str]:
     """What the groups say together."""
     said: dict[str, str] = {}
     for group in groups:
-        for name, value in _says(group):
+        for name, value in _says(group, told):
             _hear(said, name, value, told)
     for group in groups:
         for name, value in group.noun.usual.items():
@@ -204,14 +204,14 @@ def _attributes(groups: Sequence[_Group], told: Lexicon) -> dict[str, str]:
     return said
 
 
-def _says(group: _Group) -> list[tuple[str, str]]:
+def _says(group: _Group, told: Lexicon) -> list[tuple[str, str]]:
     """Attributes and values of a noun and the words around it."""
     if group.negated:
         if not group.noun.without or group.values:
-            raise UserError(
-                f"'{' '.join([group.negated, *group.values, group.word])}' cannot be drawn; "
-                "only glasses, beard, hat and hair can be left away, each without further words."
-            )
+            spare = [name for name in told.titles if any(name in noun.without for noun in told.nouns.values())]
+            denied = " ".join([group.negated, *group.values, group.word])
+            only = f"only {_joined(spare)} can be left away, each without further words" if spare else "leave it out"
+            raise UserError(f"'{denied}' cannot be drawn; {only}.")
         return list(group.noun.without.items())
     said = list(group.noun.says.items())
     for word in group.values:
@@ -237,7 +237,8 @@ def _hear(said: dict[str, str], name: str, value: str, told: Lexicon) -> None:
     before = said.setdefault(name, value)
     if before != value:
         before, value = (f"no {told.titles[name]}" if each == NONE else each for each in (before, value))
-        shared = ", and hair and beard share it" if name == "hair_color" else ""
+        both = name == "hair_color" and "beard" in told.nouns and name in told.nouns["beard"].of
+        shared = ", and hair and beard share it" if both else ""
         raise UserError(
             f"The prompt asks for two things as {told.titles[name]}, '{before}' and '{value}'; "
             f"a {told.name} has one{shared}, so leave one out."

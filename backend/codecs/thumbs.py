@@ -106,6 +106,17 @@ def draw_rows(count: int, rng: np.random.Generator, which: str = "seen") -> Ints
     return rows[:count]
 
 
+def mirrored(rows_BA: Ints) -> tuple[Ints, Bools]:
+    """Rows [B, A] of the same thumbs seen in a mirror, and which of them could have been drawn so: not winking ones."""
+    turned_BA = rows_BA.copy()
+    for name in ("tilt", "face"):
+        column = turned_BA[:, NAMES.index(name)]
+        column[:] = np.where(column > 0, len(VOCABULARY[name]) + 1 - column, 0)
+    winking = 1 + VOCABULARY["eyes"].index("winking")
+    may_B: Bools = rows_BA[:, NAMES.index("eyes")] != winking
+    return turned_BA, may_B
+
+
 def options(row: Ints, rng: np.random.Generator) -> dict[str, Any]:
     """What DiceBear is asked for; what no attribute says is drawn at random. Eyes and mouth contrast with the thumb."""
     thumb = Thumb.of(row)

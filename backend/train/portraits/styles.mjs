@@ -3,8 +3,9 @@
 //   npm install --prefix backend/train/portraits
 //   node backend/train/portraits/styles.mjs STYLE OPTIONS.json SHEET.bin
 //
-// STYLE is the name of a package, such as thumbs; OPTIONS.json holds a list of DiceBear options. A style whose `meta`
-// tells another licence than CC0 1.0 is refused. PORTRAITS_MODULES names another folder with node_modules.
+// STYLE is the name of a package, such as open-peeps; OPTIONS.json holds a list of DiceBear options, and what they leave
+// open is the same each time. A style whose `meta` tells another licence than CC0 1.0 is refused. PORTRAITS_MODULES
+// names another folder with node_modules.
 // The code of @dicebear/core and @dicebear/collection is MIT, @resvg/resvg-js is MPL-2.0; none of it ships.
 
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -27,7 +28,7 @@ const licence = style.meta.license.name;
 if (licence !== 'CC0 1.0') throw new Error(`the style ${name} is under ${licence}, not CC0 1.0`);
 
 const sheets = JSON.parse(readFileSync(optionsFile, 'utf8')).map((options) => {
-  const svg = createAvatar(style, { ...options, size: SIDE }).toString();
+  const svg = createAvatar(style, { seed: '', ...options, size: SIDE }).toString();
   const { pixels } = new Resvg(svg, { font: { loadSystemFonts: false } }).render();
   if (pixels.length !== SIDE * SIDE * 4) throw new Error('a render of another size');
   return Buffer.from(pixels.filter((_, index) => index % 4 < 3));
