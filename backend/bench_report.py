@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from backend import forecast_table, image_report
+from backend.codecs.of_models import style_of_model
+from backend.codecs.styles import PIXEL
 from backend.documents import grid, is_current, marks, write
 from backend.errors import UserError
 
 TABLE = marks("bench", "python -m backend.bench --report assets/bench/text.json --write README.md")
 IMAGES = marks("bench-image", "python -m backend.bench --report assets/bench/image.json --write README.md")
+STYLED = marks(
+    "bench-image-thumbs", "python -m backend.bench --report assets/bench/image-thumbs.json --write README.md"
+)
 FORECASTS = marks(
     "bench-forecasting", "python -m backend.bench --report assets/bench/forecasting.json --write README.md"
 )
@@ -90,6 +95,8 @@ def show(source: Path | None, target: Path | None, check: Path | None) -> int:
         raise UserError(f"--report must name a result written by --json, but {source or 'nothing'} was given.")
     result = json.loads(source.read_text(encoding="utf-8"))
     part, made = REPORTS.get(result["environment"].get("tab", "text"), (TABLE, report))
+    if part is IMAGES and style_of_model(result["environment"].get("model") or "") != PIXEL:
+        part = STYLED
     text = made(result)
     if check:
         current = is_current(check, part, text)

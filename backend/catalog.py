@@ -25,6 +25,8 @@ from typing import Any
 import torch
 
 from backend import forecasters, painters
+from backend.codecs.of_models import style_of_model
+from backend.codecs.styles import PIXEL
 from backend.entries import ASSETS as ASSETS
 from backend.entries import BLOCKS as BLOCKS
 from backend.entries import COARSE as COARSE
@@ -52,7 +54,7 @@ from backend.entries import TALES as TALES
 from backend.entries import VERIFIER as VERIFIER
 from backend.entries import WEAK as WEAK
 from backend.entries import Entry as Entry
-from backend.entries import builds, card, entries
+from backend.entries import builds, card, entries, preferred
 from backend.errors import UserError
 from backend.models.causal import CausalModel, SomeLayers, cpu_has_amx, pick_layers
 from backend.models.local import PACKAGE
@@ -115,7 +117,7 @@ class Catalog:
         if base(protocol) is CausalSession:
             return LOCAL if importlib.util.find_spec(PACKAGE) else HUB
         if base(protocol) is MaskedSession:
-            return MASKED
+            return preferred(MASKED)
         if protocol in painters.TARGETS:
             return painters.TARGETS[protocol]
         if protocol in forecasters.TARGETS:
@@ -132,7 +134,8 @@ class Catalog:
             return forecasters.partner(role, whole)
         if role == "twin":
             return f"{whole}@{TWIN}{guidance}"
-        if role == "verifier" and (whole in PORTRAITS or whole in PAINTERS):
+        style = style_of_model(whole)
+        if role == "verifier" and (whole in PORTRAITS or whole in PAINTERS) and style == PIXEL:
             return VERIFIER
         if role == "feature_draft" and whole == painters.PAINTER:
             return EAGLE
@@ -141,7 +144,8 @@ class Catalog:
         if whole in TALES or whole in PORTRAITS or whole in PAINTERS or whole in SCALES:
             if role == "draft" and whole not in PAINTERS and whole not in SCALES:
                 # also of a guided model: guided itself, at 3, twice as many of its guesses are refused
-                return "house/portraits-draft" if whole in PORTRAITS else "house/tales-draft"
+                painter = painters.PAINTER if style == PIXEL else f"house/{style}"
+                return f"{painter}-draft" if whole in PORTRAITS else "house/tales-draft"
             raise UserError(f"There is no {role.replace('_', ' ')} model for {target}; pick a model that has one.")
         if role == "draft":
             return DRAFT

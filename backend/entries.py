@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.codecs.of_models import style_of_model
+from backend.codecs.styles import PIXEL
 from backend.errors import UserError
 from backend.models.local import INSTALL, PACKAGE
 
@@ -32,11 +35,15 @@ TALES = {  # our models of short stories, which share a tokenizer: title, what i
     "house/tales-twin": ("Tales, twin", "Short stories by a plain model of about the block transformer's loss."),
     "house/tales-draft": ("Tales draft", "Draft model of our models of short stories."),
 }
-PORTRAITS = {  # our models of described portraits, which share a palette: title, what it is
+PORTRAITS = {  # our models that paint descriptions row by row, -m behind larger ones: title, what it is
     "house/portraits": ("Portraits", "Paints a described portrait of 16x16 pixels, pixel by pixel."),
     "house/portraits-draft": ("Portraits draft", "Draft model of our portraits, distilled from their painter."),
     "house/portraits-free": ("Portraits, aligned", "The painter of portraits, trained to need no guidance."),
     "house/portraits-weak": ("Portraits, reflected", "The same with a small net that stands for its guidance."),
+    "house/portraits-m": ("Portraits, larger", "The painter of portraits with four million weights."),
+    "house/thumbs": ("Thumbs", "Paints a described thumb of 64x64 pixels, learned code by learned code."),
+    "house/thumbs-draft": ("Thumbs draft", "Draft model of our thumbs, distilled from their painter."),
+    "house/thumbs-m": ("Thumbs, larger", "The painter of thumbs with four million weights."),
 }
 FREE = "house/portraits-free"
 WEAK = "house/portraits-weak"
@@ -47,6 +54,13 @@ COARSE = "house/portraits-coarse"
 EAGLE = "house/portraits-eagle"
 PAINTERS = {  # our models of the same portraits that paint in another order: title, protocol, what it is
     MASKED: ("Portraits, masked", "grid", "Paints a described portrait of 16x16 pixels, its cells in any order."),
+    f"{MASKED}-m": ("Portraits, masked, larger", "grid", "The masked painter of portraits with four million weights."),
+    "house/thumbs-masked": (
+        "Thumbs, masked",
+        "grid",
+        "Paints a described thumb, its learned codes in any order.",
+    ),
+    "house/thumbs-masked-m": ("Thumbs, masked, larger", "grid", "The masked painter of thumbs with more weights."),
     STUDENT: ("Portraits, one call", "distilled", "Paints in one call what the next-scale painter paints in seven."),
     COARSE: ("Portraits, coarse to fine", "coarse", "Paints groups of alike colours first, then all colours at once."),
 }
@@ -86,6 +100,14 @@ REFINERS = {  # who goes on from whose maps
     **dict.fromkeys(
         ("house/portraits-scales", "house/portraits-markov", "house/portraits-redraw"), "house/portraits-scales-small"
     ),
+}
+GUIDANCE = {  # what cards and the catalog say, by how a model paints
+    "cells": "Guidance by its id: @cfg=3 is scale 3 from the first cell to the last; @cfg=3-linear and @cfg=3-cosine "
+    "grow to it from 1, which is none.",
+    "maps": "Guidance by its id: @cfg=3 (or @cfg=3-linear) grows from 1, which is none, in the first map to 3 in the "
+    "last; @cfg=3-cosine grows slowly at both ends, @cfg=3-constant not at all, and @cfg=3-first5 guides five maps "
+    "only.",
+    "calls": "Guidance by its id: @cfg=3 is scale 3 all over the picture, where 1 is none; it has no schedules.",
 }
 FORECASTERS = {  # our models of series: title, protocol, what it is, how it is built
     "house/forecaster": (
@@ -200,9 +222,9 @@ def entries() -> list[Entry]:
         ),
         *_on_smollm2(),
         *(_house(model_id, title, "causal", about) for model_id, (title, about) in TALES.items()),
-        *(_house(model_id, title, "causal", about, "image") for model_id, (title, about) in PORTRAITS.items()),
-        *(_house(model_id, title, protocol, about, "image") for model_id, (title, protocol, about) in PAINTERS.items()),
-        *(_house(model_id, *told[:3], "image") for model_id, told in SCALES.items()),
+        *(_painter(each, PORTRAITS[each][0], "causal", PORTRAITS[each][1]) for each in _largest_first(PORTRAITS)),
+        *(_painter(each, *PAINTERS[each]) for each in _largest_first(PAINTERS)),
+        *(_painter(model_id, *told[:3]) for model_id, told in SCALES.items()),
         *(_house(model_id, *told[:3], "series") for model_id, told in FORECASTERS.items()),
         *(_house(model_id, title, "events", about, "events") for model_id, (title, about, _) in EVENTS.items()),
         _house(
@@ -318,6 +340,31 @@ def _house(model_id: str, title: str, protocol: str, about: str, modality: str =
     return Entry(model_id, title, "house", modality, protocol, found.get("num_params"), about, here, why)
 
 
+def preferred(model_id: str) -> str:
+    """The larger model of the same pictures, where its weights are here; else the model itself."""
+    larger = f"{model_id}-m"
+    return larger if (ASSETS / f"{larger}.safetensors").is_file() else model_id
+
+
+def _largest_first(models: Mapping[str, Any]) -> list[str]:
+    """Ids in their order, but larger models that are here before their smaller ones: menus take the first."""
+    return [*dict.fromkeys(each for model_id in models for each in (preferred(model_id), model_id) if each in models)]
+
+
+def _painter(model_id: str, title: str, protocol: str, about: str) -> Entry:
+    """A house model of pictures, with how its guidance is asked for."""
+    return _house(model_id, title, protocol, f"{about} {guidance_of(model_id)}".strip(), "image")
+
+
+def guidance_of(model_id: str) -> str:
+    """How guidance of a house model of pictures is asked for; empty where it has none."""
+    if model_id in SCALES:
+        return GUIDANCE["maps"]
+    if model_id in PAINTERS:
+        return GUIDANCE["calls"] if PAINTERS[model_id][1] in ("grid", "coarse") else ""
+    return GUIDANCE["cells"] if model_id in PORTRAITS and model_id != WEAK else ""
+
+
 def builds(model_id: str) -> str:
     """The command that builds a house model."""
     name = model_id.removeprefix("house/")
@@ -328,7 +375,10 @@ def builds(model_id: str) -> str:
     if model_id == VERIFIER:
         return "python -m backend.train.portraits.judge --name portrait-verifier --seed 2 --worst 0.4"
     if model_id in PORTRAITS:
-        return f"python -m backend.train.portraits.raster --model {'draft' if name.endswith('-draft') else 'target'}"
+        which = "draft" if name.endswith("-draft") else "target"
+        return f"python -m backend.train.portraits.raster --model {which}{_style_and_size(model_id)}"
+    if model_id in PAINTERS and PAINTERS[model_id][1] == "grid":
+        return f"python -m backend.train.portraits.masked{_style_and_size(model_id)}"
     if model_id in SCALES:
         return f"python -m backend.train.portraits.scales --model {SCALES[model_id][3]}"
     if model_id in FORECASTERS:
@@ -340,6 +390,13 @@ def builds(model_id: str) -> str:
     if model_id in HEADS.values():
         return f"python -m backend.train.smollm2_heads --kind {name.removeprefix('smollm2-')}"
     return f"python -m backend.train.{name.replace('-', '_')}"
+
+
+def _style_and_size(model_id: str) -> str:
+    """What a painter's style and size are as options, as `train.portraits.subjects` has them; empty for the usual."""
+    style = style_of_model(model_id)
+    told = "" if style == PIXEL else f" --style {style}"
+    return f"{told} --size m --device cuda" if model_id.endswith("-m") else told
 
 
 def card(model_id: str) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Benchmark of pictures: what every way of painting costs, beside what its pictures are worth.
 
     python -m backend.bench --tab image --prompts 12 --pictures 500 --json assets/bench/image.json [--resume]
+    python -m backend.bench --tab image --model house/thumbs@cfg=2 --json assets/bench/image-thumbs.json
 
+Painters of another style get prompts of that style, its judge, and a few lanes; no FD-house, which needs a drawer.
 First the lanes are timed, alternating in one process as texts are. Then, untimed, each lane whose law is not an exact
 lane's paints further prompts, and the judge reads them: as many as fit into --quality-seconds, and all of --pictures
 for plain decoding and next_scale. The file is written after every lane; --resume leaves out lanes that stand in it.
@@ -24,13 +26,25 @@ import numpy as np
 from backend.bench_lanes import BASELINE, OurLane, Prompted, Timed, measure, quartiles, read_lane, read_prompts
 from backend.catalog import Catalog
 from backend.codecs.atlas import Pixels
+from backend.codecs.of_models import style_of_model
 from backend.codecs.palette import PaletteTokenizer
 from backend.codecs.portraits import Attributes, draw_many
+from backend.codecs.styles import PIXEL
+from backend.entries import preferred
 from backend.errors import UserError
-from backend.image_prompts import PROMPTS
+from backend.image_prompts import file_of
 from backend.models.house.portrait_judge import PortraitJudge
 from backend.models.house.raster_fleet import can_paint, paint_many
-from backend.protocols import CausalSession, CoarseSession, DistilledSession, FleetSession, MaskedSession, ScaleSession
+from backend.protocols import (
+    PROTOCOL_NAMES,
+    CausalSession,
+    CoarseSession,
+    DistilledSession,
+    FleetSession,
+    MaskedSession,
+    ScaleSession,
+)
+from backend.protocols import base as base_of
 from backend.quality import distance, finished, hits, judge, log_likelihood, small
 from backend.registry import find, strategies
 from backend.run import record
@@ -48,6 +62,7 @@ SETS = {  # lanes of a strategy, where not its defaults alone
     "flexible_scale": ("flexible_scale", "flexible_scale:scales=5"),
     "relaxed": ("relaxed", "relaxed:delta=0"),
 }
+FEW = (BASELINE, "speculative_jacobi", "confidence:steps=12")  # lanes of a style that is not the tab's first
 REAL = 4  # portraits drawn for a prompt of the reference set
 Tell = Callable[[str], None]
 
@@ -64,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def lanes_here(catalog: Catalog, painter: str) -> list[str]:
     """Every strategy that can paint with the models here, under the names of its lanes, the plain ones first."""
     names: list[str] = []
+    if style_of_model(painter) != PIXEL:
+        return [name for name in FEW if _target(catalog, read_lane(name)[0], painter) is not None]
     for strategy in strategies().values():
         target = _target(catalog, strategy.id, painter)
         if target is not None and strategy.protocol is not FleetSession:
@@ -79,7 +96,7 @@ def _target(catalog: Catalog, strategy_id: str, painter: str) -> str | None:
         return None
     try:
         causal = strategy.base is CausalSession
-        target = painter if causal else _guided(catalog, catalog.default_target(strategy.protocol), painter)
+        target = painter if causal else _guided(catalog, _usual(catalog, strategy.protocol, painter), painter)
         ids = [target, *(catalog.default(role, target) for role in strategy.roles if role != "target")]
     except UserError:
         return None
@@ -89,6 +106,16 @@ def _target(catalog: Catalog, strategy_id: str, painter: str) -> str | None:
     if any(not here[name].available for name in (i.partition("@")[0] for i in ids) if name in here):
         return None
     return target if strategy.protocol in catalog.get(target).speaks else None
+
+
+def _usual(catalog: Catalog, protocol: type, painter: str) -> str:
+    """The usual target of a protocol in the painter's style. Raises UserError where there is none."""
+    style = style_of_model(painter)
+    if style == PIXEL:
+        return catalog.default_target(protocol)
+    if base_of(protocol) is not MaskedSession:
+        raise UserError(f"There is no {PROTOCOL_NAMES[protocol]} model of the style {style}.")
+    return preferred(f"house/{style}-masked")
 
 
 def _guided(catalog: Catalog, target: str, painter: str) -> str:
@@ -173,19 +200,22 @@ class Reader:
     reader: PortraitJudge
     prompts: Sequence[Prompted]
     conditions: Sequence[Sequence[int]]
-    real: Pixels  # [prompts * REAL, 16, 16, 3], as drawn for the prompts
-    more: Pixels  # [prompts, 16, 16, 3], others, in the order of the prompts
+    real: Pixels | None  # [prompts * REAL, 16, 16, 3], as drawn for the prompts, where the style is drawn here
+    more: Pixels | None  # [prompts, 16, 16, 3], others, in the order of the prompts
     in_set: int
 
     @classmethod
     def of(cls, prompts: Sequence[Prompted], catalog: Catalog, painter: str, in_set: int) -> Reader:
         """Raises UserError where no judge is built."""
-        reader = judge()
+        style = style_of_model(painter)
+        reader = judge(style)
         if reader is None:
-            raise UserError("There is no judge of portraits; train it with python -m backend.train.portraits.judge.")
+            script = "judge" if style == PIXEL else f"style_judge --style {style}"
+            raise UserError(f"There is no judge of {style}; train it with python -m backend.train.portraits.{script}.")
         codec = catalog.get(painter).codec
         asked = [codec.encode(prompt.text).extras["conditions"] for prompt in prompts]
-        return cls(reader, prompts, asked, portraits_of(asked, REAL, 7), portraits_of(asked, 1, 8), in_set)
+        real, more = (portraits_of(asked, *how) if style == PIXEL else None for how in ((REAL, 7), (1, 8)))
+        return cls(reader, prompts, asked, real, more, in_set)
 
     def worth(self, pictures: Pixels, nats: Sequence[float | None]) -> dict[str, Any]:
         """Measures of the pictures of the first prompts: attributes right, overall and by kind of prompt, and distance.
@@ -205,7 +235,7 @@ class Reader:
             },
             "log_likelihood": statistics.fmean(told) if told else None,
         }
-        if len(pictures) >= self.in_set:
+        if len(pictures) >= self.in_set and self.real is not None and self.more is not None:
             out["fd_house"] = distance(self.reader, pictures[: self.in_set], self.real)
             out["fd_house_of_real"] = distance(self.reader, self.more[: self.in_set], self.real)
         return out
@@ -252,7 +282,7 @@ def quality(lane: OurLane, against: Reader, seconds: float, pictures: int) -> di
     if request.strategy == BASELINE and can_paint(model):
         conditions = against.conditions[:pictures]
         canvases, nats = paint_many(model, conditions, range(len(conditions)), lane.sampling)  # type: ignore[arg-type]
-        painted = np.stack([small(model.codec.decode(canvas)) for canvas in canvases])
+        painted = np.stack([small(model.codec.decode(canvas), against.reader.side) for canvas in canvases])
         return against.worth(painted, nats)
     patient = request.strategy == EXACT[ScaleSession]
     return against.worth(*paint_for(lane, against, float("inf") if patient else seconds, pictures))
@@ -293,8 +323,9 @@ def bench(args: argparse.Namespace, catalog: Catalog, tell: Tell) -> dict[str, A
     """Run the benchmark that the arguments describe; {"environment", "rows"}. Raises UserError."""
     sampling = Sampling(temperature=args.temperature)
     kinds = args.kinds.split(",") if args.kinds else ()
-    timed_prompts = read_prompts(args.prompts, kinds, PROMPTS)
-    every = read_prompts(str(PROMPTS), kinds)
+    shipped = file_of(style_of_model(args.model))
+    timed_prompts = read_prompts(args.prompts, kinds, shipped)
+    every = read_prompts(str(shipped), kinds)
     against = Reader.of(every[: args.pictures], catalog, args.model, args.set)
     asked = args.strategies.split(",") if args.strategies else lanes_here(catalog, args.model)
     names = list(dict.fromkeys([BASELINE, *asked]))

@@ -73,7 +73,6 @@ def report(result: Row) -> str:
         f"{e['dtype']}, torch {e['torch']}, Python {e['python']}, {e['date']}. Medians; the lanes take turns, and "
         "ratios are those of the same prompt."
     )
-    sets = [f"`{r['strategy']}`: {knobs}" for r in rows if (knobs := _knobs(r))]
     real = next((q["fd_house_of_real"] for r in rows if "fd_house_of_real" in (q := r.get("quality") or {})), None)
     floor = "" if real is None else f"; as many portraits of the drawer itself stand at {real:.0f}"
     columns = (
@@ -84,7 +83,17 @@ def report(result: Row) -> str:
         "no FID. *rows*: token-forwards of all models, two a token under guidance. *calls*: those of the target, which "
         "alone *x calls* compares, and behind a plus those of other models."
     )
-    return "\n\n".join([where, table(rows), columns, *(["Knobs: " + "; ".join(sets) + "."] if sets else [])])
+    return "\n\n".join([where, table(rows), columns, *_knob_table(rows)])
+
+
+def _knob_table(rows: Sequence[Row]) -> list[str]:
+    """What lanes are set to, lanes of like settings in one row, folded; nothing where they have no knobs."""
+    lanes: dict[str, list[str]] = {}
+    for r in rows:
+        if knobs := _knobs(r):
+            lanes.setdefault(knobs, []).append(f"`{r['strategy']}`")
+    told = grid("knobs | lanes", ([knobs, ", ".join(dict.fromkeys(each))] for knobs, each in lanes.items()))
+    return ["<details><summary>Knobs of the lanes</summary>", told, "</details>"] if lanes else []
 
 
 def _knobs(r: Row) -> str:

@@ -13,7 +13,6 @@ import torch
 from backend.entries import (
     COARSE,
     EAGLE,
-    MASKED,
     PAINTERS,
     PORTRAITS,
     SCALES,
@@ -60,8 +59,8 @@ def load(model_id: str, shelf: Shelf) -> Model:
         return _load_raster(model_id, shelf)
     if model_id == EAGLE:
         return _load_eagle(shelf)
-    if model_id == MASKED:
-        return _load_masked(shelf)
+    if model_id in PAINTERS and PAINTERS[model_id][1] == "grid":
+        return _load_masked(model_id, shelf)
     if model_id == VERIFIER:
         return _load_verifier(shelf)
     if model_id == STUDENT:
@@ -78,30 +77,28 @@ def load(model_id: str, shelf: Shelf) -> Model:
 
 
 def _load_raster(model_id: str, shelf: Shelf) -> Model:
-    from backend.codecs.image import ImageCodec
-    from backend.codecs.palette import PaletteTokenizer
+    from backend.codecs.of_models import codec_of_model
     from backend.models.house.llama import Llama
     from backend.models.house.own import load_own
     from backend.models.house.raster import Layout, Raster
     from backend.models.raster import RasterModel
 
-    llama, codec = load_own(shelf.weights(model_id), shelf.dtype, shelf.device), ImageCodec(PaletteTokenizer())
+    llama, codec = load_own(shelf.weights(model_id), shelf.dtype, shelf.device), codec_of_model(model_id)
     assert isinstance(llama, Llama)
     return RasterModel(model_id, Raster(llama, Layout.of(codec)), codec, llama.num_params)
 
 
-def _load_masked(shelf: Shelf) -> Model:
-    from backend.codecs.image import ImageCodec
-    from backend.codecs.palette import PaletteTokenizer
+def _load_masked(model_id: str, shelf: Shelf) -> Model:
+    from backend.codecs.of_models import codec_of_model
     from backend.models.house.llama import Llama
     from backend.models.house.masked import Mural
     from backend.models.house.own import load_own
     from backend.models.house.raster import Layout
     from backend.models.masked import MaskedModel
 
-    llama, codec = load_own(shelf.weights(MASKED), shelf.dtype, shelf.device), ImageCodec(PaletteTokenizer())
+    llama, codec = load_own(shelf.weights(model_id), shelf.dtype, shelf.device), codec_of_model(model_id)
     assert isinstance(llama, Llama)
-    return MaskedModel(MASKED, Mural(llama, Layout.of(codec)), codec, llama.num_params)
+    return MaskedModel(model_id, Mural(llama, Layout.of(codec)), codec, llama.num_params)
 
 
 def _load_weak(shelf: Shelf) -> Model:
@@ -125,11 +122,10 @@ def _load_eagle(shelf: Shelf) -> Model:
 
 
 def _load_verifier(shelf: Shelf) -> Model:
-    from backend.codecs.image import ImageCodec
-    from backend.codecs.palette import PaletteTokenizer
+    from backend.codecs.of_models import codec_of_model
     from backend.models.verifier import load_verifier
 
-    return load_verifier(VERIFIER, shelf.weights(VERIFIER), ImageCodec(PaletteTokenizer()), shelf.device)
+    return load_verifier(VERIFIER, shelf.weights(VERIFIER), codec_of_model(VERIFIER), shelf.device)
 
 
 def load_refined(model_id: str, base: str, shelf: Shelf) -> Model:

@@ -20,16 +20,18 @@ from torch import Tensor
 from backend.catalog import ASSETS, Catalog
 from backend.codecs.atlas import Pixels
 from backend.codecs.image import UNKNOWN
+from backend.codecs.of_models import style_of_model
+from backend.codecs.styles import PIXEL, STYLES
 from backend.image_prompts import named
 from backend.meter import Meter
-from backend.models.house.portrait_judge import SIDE, PortraitJudge, fd_house, read_judge
+from backend.models.house.portrait_judge import PortraitJudge, fd_house, judge_name, judge_of
 from backend.protocols import CausalSession, FlexibleSession, Model, Prompt, ScaleSession
 from backend.registry import strategies
 from backend.trace import Trace
 from backend.types import Guarantee, Request, Sampling
 
 AT_ONCE = 64  # tokens a call
-JUDGE_FILE = ASSETS / "house" / "portrait-judge.safetensors"
+JUDGES = ASSETS / "house"
 PLAIN = Sampling(temperature=1.0)
 
 
@@ -128,14 +130,12 @@ def _sizes(trace: Trace) -> list[tuple[int, int]]:
 
 
 # ----------------------------------------------------------------------------------------------------------- pictures
-def judge(path: Path = JUDGE_FILE) -> PortraitJudge | None:
-    """The judge of portraits, read once; None where it is not built."""
-    return _read(path) if path.is_file() else None
+def judge(style: str = PIXEL, folder: Path = JUDGES) -> PortraitJudge | None:
+    """The judge of a style, read once; None where it is not built."""
+    return _read(style, folder) if (folder / f"{judge_name(style)}.safetensors").is_file() else None
 
 
-@cache
-def _read(path: Path) -> PortraitJudge:
-    return read_judge(path)
+_read = cache(judge_of)
 
 
 def attributes_right(trace: Trace, catalog: Catalog, reader: PortraitJudge | None = None) -> float | None:
@@ -148,8 +148,9 @@ def attributes_right(trace: Trace, catalog: Catalog, reader: PortraitJudge | Non
     if model.codec.modality != "image":
         return None
     prompt = model.codec.encode(trace.request.prompt)
-    asked_A, reader = prompt.extras.get("conditions", ()), reader or judge()
-    if not named(asked_A) or reader is None:
+    style = style_of_model(trace.request.models["target"])
+    asked_A, reader = prompt.extras.get("conditions", ()), reader or judge(style)
+    if not named(asked_A, style) or reader is None:
         return None
     picture = finished(trace, model, prompt)
     if picture is None:
@@ -159,22 +160,23 @@ def attributes_right(trace: Trace, catalog: Catalog, reader: PortraitJudge | Non
 
 
 def hits(reader: PortraitJudge, pictures: Pixels, conditions: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Attributes that the judge reads as asked for, and attributes named, of each of the pictures [B, 16, 16, 3]."""
+    """Attributes that the judge reads as asked for, and attributes named, of each of the pictures [B, S, S, 3]."""
     read_BA = reader.attributes(pictures)
-    places = [named(asked_A) for asked_A in conditions]
+    places = [named(asked_A, reader.style) for asked_A in conditions]
     rows = zip(read_BA.tolist(), conditions, places, strict=True)
     return [(sum(read_A[i] == asked_A[i] for i in at), len(at)) for read_A, asked_A, at in rows]
 
 
 def finished(trace: Trace, model: Model, prompt: Prompt) -> Pixels | None:
-    """The picture [16, 16, 3] that a run painted, with the cells it was given; None while some of it is open."""
+    """The picture [S, S, 3] that a run painted, at the side of its style; None while some of it is open."""
+    side = STYLES[style_of_model(trace.request.models["target"])].side
     written, given = trace.written(), prompt.extras.get("canvas", ())
     if ScaleSession in model.speaks:
         whole = trace.end in ("budget", "end token") and _ends_whole(trace)
-        return small(model.codec.decode(written)) if whole and UNKNOWN not in written else None
+        return small(model.codec.decode(written), side) if whole and UNKNOWN not in written else None
     canvas = [*written, *[UNKNOWN] * (len(given) - len(written))]
     canvas = [given[i] if token == UNKNOWN and i < len(given) else token for i, token in enumerate(canvas)]
-    return small(model.codec.decode(canvas)) if len(canvas) >= model.context and UNKNOWN not in canvas else None
+    return small(model.codec.decode(canvas), side) if len(canvas) >= model.context and UNKNOWN not in canvas else None
 
 
 def _ends_whole(trace: Trace) -> bool:
@@ -185,14 +187,14 @@ def _ends_whole(trace: Trace) -> bool:
     return bool(sizes) and last.get("scale") == last.get("scales") and everything == len(trace.written())
 
 
-def small(picture: Pixels) -> Pixels:
-    """A square picture [S, S, 3] at the judge's 16x16 pixels: the middle of every cell. ValueError for another side."""
-    step, rest = divmod(picture.shape[0], SIDE)
+def small(picture: Pixels, side: int = 16) -> Pixels:
+    """A square picture at the side that a judge reads: the middle of every cell. ValueError where it has none."""
+    step, rest = divmod(picture.shape[0], side)
     if rest or not step or picture.shape[0] != picture.shape[1]:
-        raise ValueError(f"a picture of {picture.shape} is not made of {SIDE}x{SIDE} cells")
+        raise ValueError(f"a picture of {picture.shape} is not made of {side}x{side} cells")
     return np.ascontiguousarray(picture[step // 2 :: step, step // 2 :: step])
 
 
 def distance(reader: PortraitJudge, pictures: Pixels, others: Pixels) -> float:
-    """FD-house of two sets of pictures [B, 16, 16, 3]; see `portrait_judge.fd_house` for what can be compared."""
+    """FD-house of two sets of pictures [B, S, S, 3]; see `portrait_judge.fd_house` for what can be compared."""
     return fd_house(reader.features_of(pictures), reader.features_of(others))

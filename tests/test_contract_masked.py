@@ -20,7 +20,7 @@ from backend.registry import Strategy, strategies
 from backend.run import record
 from backend.types import Fate, Request, Sampling
 from tests.toys_masked import WARM, mural
-from tests.toys_raster import PROMPT, Painters
+from tests.toys_raster import PROMPT, Painters, prompt_for
 
 KINDS = {name: protocol for protocol, name in PROTOCOL_NAMES.items()}
 SHIPPED = [  # of pictures; those of series are in test_series_tokens
@@ -51,7 +51,7 @@ def canvases(model: Any) -> list[list[int]]:
 
 
 def denoised(model: Any, wanted: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    session = model.open(MaskedSession, model.codec.encode(PROMPT), WARM, Meter(), model.context)
+    session = model.open(MaskedSession, model.codec.encode(prompt_for(model.id)), WARM, Meter(), model.context)
     return [session.denoise(canvas) for canvas in wanted]
 
 
@@ -64,14 +64,14 @@ def test_denoising_is_pure(catalog: Catalog, model_id: str) -> None:
     there, back = denoised(model, wanted), denoised(model, wanted[::-1])[::-1]
     assert wanted == before
     assert all(torch.equal(a, b) for a, b in zip(there, back, strict=True))
-    prompt, other = model.codec.encode(PROMPT), model.codec.encode("portrait")
+    prompt, other = model.codec.encode(prompt_for(model.id)), model.codec.encode("portrait")
     left, right = (model.open(MaskedSession, p, WARM, Meter(), 1) for p in (prompt, other))
     mixed = []
     for canvas in wanted:
         right.denoise(wanted[1])
         mixed.append(left.denoise(canvas))
     assert all(torch.equal(a, b) for a, b in zip(there, mixed, strict=True))
-    assert list(left.canvas_L) == list(model.codec.encode(PROMPT).extras["canvas"])
+    assert list(left.canvas_L) == list(model.codec.encode(prompt_for(model.id)).extras["canvas"])
 
 
 @pytest.mark.parametrize("model_id", MODELS)
@@ -79,7 +79,7 @@ def test_denoising_is_pure(catalog: Catalog, model_id: str) -> None:
 def test_rows_are_laws_and_known_slots_one_hot(catalog: Catalog, model_id: str, sampling: Sampling) -> None:
     model = loaded(catalog, model_id)
     meter = Meter()
-    session = model.open(MaskedSession, model.codec.encode(PROMPT), sampling, meter, model.context)
+    session = model.open(MaskedSession, model.codec.encode(prompt_for(model.id)), sampling, meter, model.context)
     wanted = canvases(model)
     for canvas in wanted:
         p_LV = session.denoise(canvas)
@@ -106,7 +106,7 @@ def test_a_model_that_is_asked_for_by_grid_knows_it(catalog: Catalog) -> None:
     for entry in SHIPPED:
         if entry.available and KINDS[entry.protocol] is GridSession:
             model = catalog.get(entry.id)
-            session = model.open(GridSession, model.codec.encode(PROMPT), WARM, Meter(), 1)
+            session = model.open(GridSession, model.codec.encode(prompt_for(model.id)), WARM, Meter(), 1)
             assert session.grid[0] * session.grid[1] == model.context
 
 

@@ -13,8 +13,10 @@ import torch
 
 from backend import bench, findings, image_bench, image_prompts, image_report
 from backend.bench_lanes import Prompted, read_models, read_prompts
+from backend.codecs import thumbs
 from backend.codecs.captions import parse
 from backend.codecs.portraits import NAMES, Attributes, draw_many, held_out
+from backend.codecs.styles import STYLES
 from backend.entries import Entry
 from backend.errors import UserError
 from backend.image_bench import Progress, Reader, cost, exact_lane, lanes_here, make_lane, portraits_of, share
@@ -49,11 +51,21 @@ class Here(Painters):
 def small_judge(monkeypatch: pytest.MonkeyPatch) -> PortraitJudge:
     torch.manual_seed(0)
     reader = PortraitJudge((4, 4, 4, 8)).eval()
-    monkeypatch.setattr(image_bench, "judge", lambda: reader)
+    monkeypatch.setattr(image_bench, "judge", lambda style: reader)
     return reader
 
 
 # ------------------------------------------------------------------------------------------------------------- prompts
+def test_prompts_of_thumbs_are_the_generated_ones_and_of_their_kinds() -> None:
+    lines = [json.loads(line) for line in image_prompts.file_of("thumbs").read_text(encoding="utf-8").splitlines()]
+    assert lines == list(image_prompts.prompts(image_prompts.THUMB_COUNT, "thumbs"))
+    for line in lines:
+        asked = STYLES["thumbs"].read(line["prompt"]).attributes
+        assert thumbs.held_out(asked) == (line["kind"] == "held-out pair")
+        low, high = image_prompts.THUMB_KINDS[line["kind"]]
+        assert low <= len(named(asked.row(), "thumbs")) <= high
+
+
 def test_shipped_prompts_are_the_generated_ones_and_of_their_kinds() -> None:
     lines = [json.loads(line) for line in image_prompts.PROMPTS.read_text(encoding="utf-8").splitlines()]
     assert lines[:20] == list(image_prompts.prompts(20))

@@ -63,6 +63,8 @@ def test_says_nothing_of_empty_texts_open_slots_and_other_models() -> None:
 class Reads:
     """A judge that reads off every picture what it is told."""
 
+    style = "pixel"
+
     def __init__(self, *told: str) -> None:
         self.told = [parse(prompt).row() for prompt in told]
 
@@ -117,14 +119,14 @@ def test_worth_is_told_of_everything_that_paints() -> None:
 
 
 def test_weighed_tells_what_can_be_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(quality, "judge", lambda: Reads("red shirt, blue hair"))
+    monkeypatch.setattr(quality, "judge", lambda *style: Reads("red shirt, blue hair"))
     catalog: Any = Painters(painter())
     worth = weighed(painted([7] * 256), catalog).worth
     assert worth["attributes"] == 1.0
     assert worth["log_likelihood"] < 0
     assert "attributes" not in weighed(painted([7] * 20), catalog).worth
     monkeypatch.undo()
-    assert quality.judge(tmp_path / "none.safetensors") is None
+    assert quality.judge("thumbs", tmp_path) is None
 
 
 # --------------------------------------------------------------------------------------------------------------- scales

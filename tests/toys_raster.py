@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from backend.codecs.image import ImageCodec
+from backend.codecs.of_models import style_of_model
 from backend.codecs.palette import PaletteTokenizer
+from backend.codecs.styles import PIXEL, THUMBS
 from backend.errors import UserError
 from backend.models.house.llama import Llama
 from backend.models.house.raster import Layout, Raster
@@ -18,10 +20,16 @@ from backend.trace import Trace
 from backend.types import Request, Sampling
 
 PROMPT = "brown skin, short blue hair, round glasses, smile, red shirt, mint background"
+PROMPTS = {PIXEL: PROMPT, THUMBS: "orange thumb, round eyes, laughing, leaning left, mint background"}
 CODEC = ImageCodec(PaletteTokenizer())
 LAYOUT = Layout.of(CODEC)
 CELLS = 256
 GREEDY = Sampling()
+
+
+def prompt_for(model_id: str) -> str:
+    """A prompt in the words of a model's style."""
+    return PROMPTS[style_of_model(model_id)]
 
 
 def painter_net(seed: int = 0, num_layers: int = 2, sharpness: float = 0.5) -> Llama:

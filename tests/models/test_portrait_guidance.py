@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from itertools import islice, repeat
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from backend import catalog as catalog_module
 from backend.catalog import Catalog
-from backend.entries import FREE, VERIFIER, WEAK
+from backend.entries import FREE, GUIDANCE, VERIFIER, WEAK, card, entries, guidance_of
 from backend.errors import UserError
 from backend.meter import Meter
 from backend.models.house.llama import Llama
@@ -252,3 +253,26 @@ def test_the_catalog_loads_what_guidance_was_learned_into(tmp_path: Path, monkey
         catalog.get(f"{WEAK}@refine=much")
     with pytest.raises(UserError, match="has no net that stands for guidance"):
         catalog.get("house/portraits@refine=1.5")
+
+
+def test_cards_and_the_catalog_tell_how_guidance_is_asked_for() -> None:
+    painters = [entry for entry in entries() if guidance_of(entry.id)]
+    assert {guidance_of(entry.id) for entry in painters} == set(GUIDANCE.values())
+    for entry in painters:
+        assert entry.about.endswith(guidance_of(entry.id))
+        assert card(entry.id).get("guidance", guidance_of(entry.id)) == guidance_of(entry.id), entry.id
+        assert not entry.available or "guidance" in card(entry.id), entry.id
+    assert not guidance_of(WEAK)
+
+
+@pytest.mark.parametrize("kind", list(GUIDANCE))
+def test_what_is_told_of_guidance_is_so(kind: str) -> None:
+    told = GUIDANCE[kind]
+    model_id = next((e.id for e in entries() if e.available and guidance_of(e.id) == told), "")
+    if not model_id:
+        pytest.skip("no painter of this kind is here")
+    catalog, names = Catalog("cpu", "float32"), re.findall(r"@cfg=3[-a-z0-9]*", told)
+    assert [catalog.get(f"{model_id}{name}").id for name in names] == [f"{model_id}{name}" for name in names]
+    for name in {"@cfg=3-linear", "@cfg=3-first5"} - set(names):
+        with pytest.raises(UserError, match=r"the same all over a picture|does not paint maps"):
+            catalog.get(f"{model_id}{name}")

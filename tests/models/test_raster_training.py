@@ -20,6 +20,7 @@ from backend.models.house.portrait_judge import PortraitJudge, save_judge
 from backend.models.house.raster import logits_of
 from backend.train.portraits import loop, raster, raster_measure
 from backend.train.portraits.raster import LAYOUT, Draws, RasterJob, draw_batch, laws_of, left_open, loss_of
+from backend.train.portraits.subjects import PIXELS
 from backend.train.smollm2_draft import Recipe
 from backend.train.tales import new_model
 
@@ -143,12 +144,12 @@ def test_measures_hold_held_out_pairs_apart() -> None:
 
 def test_a_draft_that_is_its_target_is_always_kept() -> None:
     """52 calls of 4 guesses and one pixel more paint 256."""
-    told = raster_measure.agreement(net(), net(), laws_of, draw_batch, 8, 1)
+    told = raster_measure.agreement(net(), net(), laws_of, PIXELS, 8, 1)
     assert told["agreement"] == 1.0
     assert told["overlap_temperature_1"] == pytest.approx(1.0, abs=1e-3)
     assert told["mean_acceptance_length_gamma4_temperature_0"] == round(256 / 52, 3)
     assert told["mean_acceptance_length_gamma4_temperature_1"] == round(256 / 52, 3)
-    other = raster_measure.agreement(net("draft"), net(), laws_of, draw_batch, 8, 1)
+    other = raster_measure.agreement(net("draft"), net(), laws_of, PIXELS, 8, 1)
     assert other["mean_acceptance_length_gamma4_temperature_0"] < 256 / 52
 
 
@@ -160,7 +161,7 @@ def test_target_and_draft_are_saved_with_cards_that_say_what_was_measured(tmp_pa
     assert card["id"] == "house/portraits"
     assert card["num_params"] == net().num_params
     assert card["portraits"] == 80
-    assert set(card["painted"]) == {"pictures", "temperature", *(f"accuracy_cfg_{s}" for s in (1, 2, 3))}
+    assert set(card["painted"]) == {"pictures", "temperature", "best", *(f"accuracy_cfg_{s}" for s in (1, 2, 3))}
     saved = raster.read_painter(job(tmp_path), "target")
     told = raster_measure.held_out(saved, laws_of, draw_batch, 8)
     assert card["held_out"] == told

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from backend.codecs.palette import PaletteTokenizer
+from backend.entries import guidance_of
 from backend.models.house.coarse import (
     CoarseNets,
     grouped,
@@ -262,6 +263,7 @@ def save(jobs: Sequence[CoarseJob], nets: CoarseNets, pictures: int, held: int =
         "with nothing asked, and named ones with a pair of attributes that training never saw. Nats of a group given "
         "the groups before it, of a code given all groups, and of both together; and the mean entropies of these laws.",
         "painted": painted(nets, NAME, job.out, pictures),
+        "guidance": guidance_of(f"house/{NAME}"),
         "cannot": "Colours of one call are drawn each for itself: where a prompt leaves a colour open and a group "
         "holds several that would do, they mix, unless it is refined in several rounds or at a low temperature.",
     }

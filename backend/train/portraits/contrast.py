@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from backend.entries import guidance_of
 from backend.models.house.llama import Llama
 from backend.models.house.own import read_own, save_own
 from backend.models.raster import RasterModel, guided
@@ -162,6 +163,7 @@ def save(job: ContrastJob, model: Llama, reference: Llama, pictures: int, held: 
         "held_out": held_out(shipped, laws_of, draw_batch, held),
         "held_out_of_the_reference": held_out(reference, laws_of, draw_batch, held),
         "painted": painted(shipped, reference, job.out, pictures),
+        "guidance": guidance_of(f"house/{NAME}"),
         "cannot": "Guidance makes little sense on top of it. Its law is no longer that of the portraits: held-out "
         "losses are worse than the reference's where the training went far.",
     }

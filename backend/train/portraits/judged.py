@@ -16,32 +16,31 @@ import torch
 from torch import Tensor
 
 from backend.codecs.atlas import Ints, Pixels
-from backend.codecs.portraits import draw_many
-from backend.models.house.portrait_judge import PortraitJudge, accuracy, fd_house, read_judge
+from backend.models.house.portrait_judge import PortraitJudge, accuracy, fd_house, judge_of
+from backend.train.portraits.subjects import PIXELS, Subject
 
 FRESH = 30_000_000  # seed of prompts and of real portraits; training draws from streams of more numbers
-Paint = Callable[[list[int], int], Pixels]  # conditions of a prompt, seed -> pixels [16, 16, 3]
+Paint = Callable[[list[int], int], Pixels]  # conditions of a prompt, seed -> pixels [S, S, 3]
 
 
-def asked(pictures: int) -> tuple[Ints, Pixels, Pixels]:
+def asked(pictures: int, subject: Subject = PIXELS) -> tuple[Ints, Pixels, Pixels]:
     """Conditions [B, A] with each attribute open or not, the portraits they describe, and as many others."""
     rng = np.random.default_rng([FRESH])
-    pixels, rows_BA = draw_many(2 * pictures, rng)
+    pixels, rows_BA = subject.fresh(2 * pictures, rng)
     open_BA = rng.random((pictures, rows_BA.shape[1])) < 0.5
     return np.where(open_BA, 0, rows_BA[:pictures]), pixels[:pictures], pixels[pictures:]
 
 
-def judged(ways: Iterable[tuple[str, Paint]], folder: Path, pictures: int) -> dict[str, Any]:
+def judged(ways: Iterable[tuple[str, Paint]], folder: Path, pictures: int, subject: Subject = PIXELS) -> dict[str, Any]:
     """By name of the way to paint: accuracy by attribute, house distance, median seconds a picture.
 
     The distance is to the portraits that the prompts describe; beside it stands that of as many other real ones,
     which is what a perfect painter reaches. Empty where there is no judge in the folder, or for less than 2 pictures.
     """
-    path = folder / "portrait-judge.safetensors"
-    if not path.is_file() or pictures < 2:
+    judge = judge_of(subject.style, folder)
+    if judge is None or pictures < 2:
         return {}
-    judge = read_judge(path)
-    conditions_BA, real, others = asked(pictures)
+    conditions_BA, real, others = asked(pictures, subject)
     reference = judge.features_of(real)
     told: dict[str, Any] = {
         "pictures": pictures,

@@ -1,4 +1,4 @@
-"""What a painter of portraits is worth: its loss on fresh portraits, how well a draft follows it, what it paints.
+"""What a painter is worth: its loss on fresh portraits, how well a draft follows it, what it paints.
 
 Letters: A attributes, L slots of the canvas, V codes, B portraits of a batch.
 """
@@ -15,16 +15,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backend.chance import Ask, Seeded
-from backend.codecs.image import ImageCodec
-from backend.codecs.palette import PaletteTokenizer
+from backend.codecs.atlas import Pixels
 from backend.codecs.portraits import Which
 from backend.meter import Meter
 from backend.models.house.llama import Llama
-from backend.models.house.portrait_judge import accuracy, read_judge
-from backend.models.house.raster import Layout, Raster
+from backend.models.house.portrait_judge import accuracy, fd_house, judge_of
+from backend.models.house.raster import Raster
+from backend.models.house.raster_fleet import paint_many
 from backend.models.raster import RasterModel, guided
 from backend.protocols import CausalSession, Prompt
 from backend.registry import find
+from backend.train.portraits.subjects import PIXELS, Subject
 from backend.types import Sampling
 
 Laws = Callable[[Llama, Tensor, Tensor], Tensor]
@@ -75,7 +76,7 @@ def held_out(model: Llama, laws: Laws, draw: Draw, portraits: int) -> dict[str, 
 
 @torch.inference_mode()
 def agreement(
-    draft: Llama, target: Llama, laws: Laws, draw: Draw, portraits: int, pictures: int
+    draft: Llama, target: Llama, laws: Laws, subject: Subject, portraits: int, pictures: int
 ) -> dict[str, float | int]:
     """How well a draft follows its target.
 
@@ -83,13 +84,13 @@ def agreement(
     sum(min(p, q)) at temperature 1; and new pixels a target call when speculative decoding paints such prompts.
     """
     device = next(draft.parameters()).device
-    conditions_BA, canvas_BL = fresh(draw, portraits, half_open=True)
+    conditions_BA, canvas_BL = fresh(subject.draw, portraits, half_open=True)
     same, overlap = 0.0, 0.0
     for asked_BA, told_BL in in_parts(conditions_BA, canvas_BL):
         q_BLV, p_BLV = (laws(m, asked_BA.to(device), told_BL.to(device)).softmax(-1) for m in (draft, target))
         same += float((q_BLV.argmax(-1) == p_BLV.argmax(-1)).sum())
         overlap += float(torch.minimum(p_BLV, q_BLV).sum())
-    models, lengths = (painter(target, "target"), painter(draft, "draft")), {}
+    models, lengths = (painter(target, "target", subject), painter(draft, "draft", subject)), {}
     for temperature in (1.0, 0.0):
         told = [drafted(*models, asked, i, temperature) for i, asked in enumerate(conditions_BA[:pictures])]
         lengths[f"mean_acceptance_length_gamma{GAMMA}_temperature_{temperature:g}"] = round(
@@ -103,11 +104,10 @@ def agreement(
     }
 
 
-def painter(net: Llama, name: str) -> RasterModel:
+def painter(net: Llama, name: str, subject: Subject = PIXELS) -> RasterModel:
     """The model as it is decoded from, in float32."""
-    codec = ImageCodec(PaletteTokenizer())
     packed = net.pack(torch.float32)
-    return RasterModel(name, Raster(packed, Layout.of(codec)), codec, packed.num_params)
+    return RasterModel(name, Raster(packed, subject.layout), subject.codec, packed.num_params)
 
 
 def drafted(
@@ -133,20 +133,36 @@ def paint(model: RasterModel, conditions_A: Tensor, seed: int, temperature: floa
     return list(session.tokens)
 
 
-def painted(net: Llama, draw: Draw, folder: Path, pictures: int) -> dict[str, Any]:
-    """Attributes that come out as asked for, by guidance: as the judge in the folder reads the pictures.
+def painted(net: Llama, subject: Subject, folder: Path, pictures: int) -> dict[str, Any]:
+    """Attributes that come out as asked for, by guidance: as the judge of the style in the folder reads the pictures.
 
-    Prompts are those of fresh portraits with half of the attributes open. Empty where there is no judge.
+    Prompts are those of fresh pictures with half of the attributes open; the house distance is to these pictures, and
+    beside it stands that of as many others, which is what a perfect painter reaches. best: the guidance under which
+    most attributes are right, the weakest of equals. Empty where there is no judge.
     """
-    path = folder / "portrait-judge.safetensors"
-    if not path.is_file() or not pictures:
+    judge = judge_of(subject.style, folder)
+    if judge is None or not pictures:
         return {}
-    judge, model = read_judge(path), painter(net, "portraits")
-    asked_BA, _ = fresh(draw, pictures, half_open=True)
+    model, found = painter(net.cpu(), "painter", subject), dict[float, float]()
+    asked_BA, _ = fresh(subject.draw, pictures, half_open=True)
     told: dict[str, Any] = {"pictures": pictures, "temperature": 1.0}
+    real, others = (judge.features_of(part) for part in _real(subject, pictures))
+    if pictures > 1:
+        told["fd_house_of_as_many_real_pictures"] = round(fd_house(others, real), 4)
     for scale in SCALES:
         used = model if scale == 1 else guided(model, scale)
-        canvases = np.asarray([paint(used, asked_A, i) for i, asked_A in enumerate(asked_BA)])
-        found = accuracy(judge, model.codec.tokenizer.decode(canvases), asked_BA.numpy())
-        told[f"accuracy_cfg_{scale:g}"] = {name: round(value, 4) for name, value in found.items()}
-    return told
+        canvases, _ = paint_many(used, asked_BA.tolist(), range(pictures), Sampling(1.0))
+        pixels = model.codec.tokenizer.decode(np.asarray(canvases))
+        right = accuracy(judge, pixels, asked_BA.numpy())
+        told[f"accuracy_cfg_{scale:g}"] = {name: round(value, 4) for name, value in right.items()}
+        if pictures > 1:
+            told[f"fd_house_cfg_{scale:g}"] = round(fd_house(judge.features_of(pixels), real), 4)
+        found[scale] = right.get("all", 0.0)
+    return told | {"best": f"@cfg={max(found, key=lambda scale: found[scale]):g}"}
+
+
+def _real(subject: Subject, pictures: int) -> tuple[Pixels, Pixels]:
+    """The fresh pictures whose prompts `fresh` gives, and as many others where there are."""
+    pixels, _ = subject.fresh(pictures, np.random.default_rng([FRESH, True]))
+    more, _ = subject.fresh(2 * pictures, np.random.default_rng([FRESH, 2]))
+    return pixels, more[pictures:]

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 
 from backend.codecs.pyramid import UNKNOWN, shipped
 from backend.codecs.scales import ScaleCodec
+from backend.entries import guidance_of
 from backend.errors import UserError
 from backend.models.house.scales import Scales, ScalesConfig, logits_of, new_scales, read_scales, save_scales
 from backend.train.portraits import script
@@ -264,6 +265,7 @@ def save(job: ScaleJob, model: Scales, pictures: int, held: int = HELD) -> None:
         "about_held_out": "Fresh portraits of the same drawer, by map and in all: with all attributes named, with half "
         "of them left open, with nothing asked, and named ones with a pair of attributes that training never saw.",
         "painted": painted(model, job.out, pictures),
+        "guidance": guidance_of(f"house/{job.name}"),
         "cannot": "Cells of one map are drawn each for itself, so maps may be ragged. Paints nothing but such "
         "portraits; what no attribute says, such as the shape of glasses, is chance.",
     }
