@@ -11,6 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from backend.codecs.image import data_url
+from backend.codecs.of_models import style_of_model
 from backend.codecs.portraits import enlarge
 from backend.registry import strategies
 from backend.trace import Trace
@@ -19,8 +20,9 @@ from demos.parts.fans import SHOWN, is_forecast, opened
 from demos.parts.films import developed, is_picture
 from demos.parts.forecast_form import target_for as forecaster_for
 from demos.parts.lab import DEVICE, WAITING_ROOM, Lab
-from demos.parts.painting import PROTOCOLS, cells_of, paints, target_for
+from demos.parts.painting import cells_of, paints, target_for
 from demos.parts.race import Race
+from demos.parts.subjects import PROTOCOLS
 
 MAX_LANES = 4
 USUAL_BUDGET = 64  # new tokens
@@ -66,8 +68,9 @@ def mount(lab: Lab) -> None:
     ) -> dict:  # type: ignore[type-arg]
         """Decode one prompt to its end. models: by role, e.g. {"draft": ...}; knobs: see list_strategies.
 
-        A painter, such as house/portraits, takes a description, or {"prompt": ..., "image": ..., "mask": ...} with
-        pictures as data URLs to paint a part of one again; guidance is named with the model (house/portraits@cfg=2).
+        A painter, such as house/portraits or house/thumbs, takes a description in the words of its style, or
+        {"prompt": ..., "image": ..., "mask": ...} with pictures as data URLs to paint a part of one again; guidance is
+        named with the model (house/portraits@cfg=2).
         budget: new tokens, 64 if left out; cells of a picture, the whole of it if left out; steps of a forecast.
         A forecaster takes {"csv": ..., "series": name, "until": steps known, "season": steps}, or {"y": [numbers]};
         give it a temperature of 1 for paths that spread as they should.
@@ -139,7 +142,8 @@ def _request(
         steps = USUAL_BUDGET if budget is None else budget
         return Request(strategy, prompt, {**named, **(models or {})}, knobs or {}, sampling, steps, seed)
     if paints(strategy, model, prompt):
-        chosen = target_for(strategy, {f"model_{protocol}": model for protocol in PROTOCOLS}, lab.catalog())
+        named = {f"model_{protocol}": model for protocol in PROTOCOLS}
+        chosen = target_for(strategy, {**named, "style": style_of_model(model)}, lab.catalog())
         target = {"target": chosen} if chosen else target
         request = Request(strategy, prompt, {**target, **(models or {})}, knobs or {}, sampling, seed=seed)
         return replace(request, budget=cells_of(request) if budget is None else budget)

@@ -7,19 +7,20 @@ from typing import Any
 
 import gradio as gr
 
+from backend.codecs.styles import PIXEL, STYLES
 from backend.errors import UserError
 from backend.registry import Strategy
 from backend.trace import Trace
-from demos.parts import knobs, page, painting, tokenizer
+from demos.parts import brush, knobs, page, painting, subjects, tokenizer
 from demos.parts.buttons import refused
 from demos.parts.films import film
 from demos.parts.form import PRECISIONS, Form
 from demos.parts.lab import Lab
-from demos.parts.painting import CHOICES, EXAMPLES, LABELS, MODES, NUMBERS, PROTOCOLS, RACE, SCHEDULES
+from demos.parts.painting import CHOICES, LABELS, MODES, NUMBERS, RACE, SCHEDULES
+from demos.parts.subjects import EXAMPLES, LOOKS, PROTOCOLS, Offer, StyledForm
 from demos.parts.views import brush_box, reading_chips, wipe
 
 ID, TITLE = "image", "Image"
-USUAL = ("speculative_jacobi", "confidence", "next_scale")  # lanes 2 to 4 where no race was recorded
 KINDS = {
     "causal": "Raster painter",
     "masked": "Masked painter",
@@ -42,53 +43,84 @@ def run(lab: Lab, form: Mapping[str, Any], owner: str) -> Iterator[tuple[Any, ..
 
 def _build_form(lab: Lab, known: Sequence[Strategy], traces: Sequence[Trace]) -> tuple[Form, dict[str, Any]]:
     """The left column. traces: of the race that is shown, whose settings become the defaults."""
-    first = painting.form_of(traces) if traces else None
-    menus = knobs.model_menus(lab.catalog(), known, "image")
+    offers = subjects.offers(lab.catalog(), known)
+    offer, first = offers[PIXEL], painting.form_of(traces) if traces else None
+    first = first if first and first["style"] == offer.style else None
+    plain, buttons = _build_ask(first, offers, offer)
+    by = (plain["style"], {style: each.menus for style, each in offers.items()})
+    lanes = page.build_lanes(known, offer.menus, traces, f"{ID}-", LOOKS[PIXEL].usual, by=by)
+    with gr.Column(elem_classes="dl-more-settings"):
+        plain |= _build_brush(first, plain["style"])
+        plain |= _build_settings(offer, first)
+    models = [f"model_{protocol}" for protocol in KINDS if f"model_{protocol}" in plain]
+    order = ("prompt", "style", "mode", "brush", *models, "schedule", "precision", *NUMBERS, "lock")
+    inputs = {name: plain[name] for name in order}
+    texts = ("prompt", "brush", *models)
+    sizes = knobs.pool_sizes(known)
+    form = StyledForm(inputs, lanes, sizes, offer.menus, NUMBERS, texts, CHOICES, offers, buttons["chips"])
+    buttons["switch"] = (plain["style"], lambda chosen: _switched(offers[chosen]))
+    return form, buttons
+
+
+def _build_ask(
+    first: Mapping[str, Any] | None, offers: Mapping[str, Offer], offer: Offer
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Style, prompt, what was understood of it, examples and the buttons."""
     plain: dict[str, Any] = {}
     buttons: dict[str, Any] = {}
+    words = LOOKS[offer.style].words
     with gr.Column(elem_classes=["dl-ask", "dl-group"]):
-        text = first["prompt"] if first else EXAMPLES[0].prompt
-        plain["prompt"] = gr.Textbox(text, label="Describe a portrait", lines=2, max_lines=5, elem_id=f"{ID}-prompt")
-        chips = reading_chips(painting.reading(text), ID)
+        styles = [(STYLES[style].title, style) for style in offers]
+        plain["style"] = gr.Radio(
+            styles, value=offer.style, label="Style", visible=len(offers) > 1, elem_id=f"{ID}-style"
+        )
+        text = first["prompt"] if first else next(e.prompt for e in EXAMPLES if e.style == offer.style)
+        plain["prompt"] = gr.Textbox(
+            text, label=f"Describe a {words.name}", placeholder=words.example, lines=2, max_lines=5,
+            elem_id=f"{ID}-prompt",
+        )  # fmt: skip
+        chips = reading_chips(subjects.reading(text, offer.style), ID)
         with gr.Row(elem_classes="dl-chiprow"):
-            buttons["chips"] = {
-                e.kind: gr.Button(e.kind.capitalize(), size="sm", elem_id=f"{ID}-chip-{e.kind.replace(' ', '-')}")
-                for e in EXAMPLES
-            }
+            buttons["chips"] = {e.kind: _build_chip(e, offer) for e in EXAMPLES if e.style in offers}
         mode = first["mode"] if first else RACE
         plain["mode"] = gr.Dropdown(list(MODES), value=mode, label="Paint", elem_id=f"{ID}-mode")
         buttons |= page.build_actions(ID)
-    lanes = page.build_lanes(known, menus, traces, f"{ID}-", USUAL)
-    with gr.Column(elem_classes="dl-more-settings"):
-        plain |= _build_brush(first)
-        plain |= _build_settings(lab, first)
-    plain["prompt"].change(painting.reading, plain["prompt"], chips, **page.QUICK, trigger_mode="always_last")
-    models = [f"model_{protocol}" for protocol in KINDS if f"model_{protocol}" in plain]
-    order = ("prompt", "mode", "brush", *models, "schedule", "precision", *NUMBERS, "lock")
-    inputs = {name: plain[name] for name in order}
-    texts = ("prompt", "brush", *models)
-    return Form(inputs, lanes, knobs.pool_sizes(known), menus, NUMBERS, texts, CHOICES), buttons
+    asked = [plain["prompt"], plain["style"]]
+    gr.on([c.change for c in asked], subjects.reading, asked, chips, **page.QUICK, trigger_mode="always_last")
+    return plain, buttons
 
 
-def _build_brush(first: Mapping[str, Any] | None) -> dict[str, Any]:
+def _build_chip(example: subjects.Portrait, offer: Offer) -> gr.Button:
+    """An example's button, which only its style shows."""
+    name = f"{ID}-chip-{example.kind.replace(' ', '-')}"
+    return gr.Button(example.kind.capitalize(), size="sm", visible=example.style == offer.style, elem_id=name)
+
+
+def _switched(offer: Offer) -> tuple[str, dict[str, Any]]:
+    """What another style brings: its first example, its usual lanes and painters, and an empty brush."""
+    kind = next(e.kind for e in EXAMPLES if e.style == offer.style)
+    return kind, {"lanes": offer.lanes, "brush": brush.emptied(), "mode": RACE, **offer.models}
+
+
+def _build_brush(first: Mapping[str, Any] | None, style: gr.Radio) -> dict[str, Any]:
     """A picture of which a part is painted again."""
     with gr.Accordion("Paint over a part of a picture", open=False, elem_classes=["dl-group", "dl-fold"]):
-        brush = brush_box(first["brush"] if first else "", ID)
+        box = brush_box(first["brush"] if first else "", ID)
         upload = gr.UploadButton(
             "Upload a picture", file_types=["image"], size="sm", elem_id=f"{ID}-upload", elem_classes="dl-upload"
         )
 
-    def on_upload(path: str) -> str:
+    def on_upload(path: str, chosen: str) -> str:
         try:
-            return painting.loaded(path)
+            return brush.loaded(path, chosen)
         except UserError as error:
             raise refused(error, "This picture does not fit") from error
 
-    upload.upload(on_upload, upload, brush, **page.TELLING)
-    return {"brush": brush}
+    upload.upload(on_upload, [upload, style], box, **page.TELLING)
+    return {"brush": box}
 
 
-def _build_settings(lab: Lab, first: Mapping[str, Any] | None) -> dict[str, Any]:
+def _build_settings(offer: Offer, first: Mapping[str, Any] | None) -> dict[str, Any]:
     """Guidance, sampling and seed, painters and precision."""
     defaults = {name: default for name, (_, _, default, _) in NUMBERS.items()}
     defaults |= {name: first[name] for name in NUMBERS} if first else {}
@@ -106,27 +138,27 @@ def _build_settings(lab: Lab, first: Mapping[str, Any] | None) -> dict[str, Any]
             )  # fmt: skip
         with gr.Accordion("Painters and precision", open=False):
             for protocol, label in KINDS.items():
-                plain |= _build_painters(lab, protocol, label, first)
+                plain |= _build_painters(offer, protocol, label, first)
             plain["precision"] = gr.Radio(
                 list(PRECISIONS), value="auto", label="Precision", info="the same for every lane"
             )
     return plain
 
 
-def _build_painters(lab: Lab, protocol: str, label: str, first: Mapping[str, Any] | None) -> dict[str, Any]:
+def _build_painters(offer: Offer, protocol: str, label: str, first: Mapping[str, Any] | None) -> dict[str, Any]:
     """The menu of painters of a kind, where there are any."""
-    entries, name = painting.painters(lab.catalog(), protocol), f"model_{protocol}"
+    entries, name = offer.painters[protocol], f"model_{protocol}"
     if not entries:
         return {}
-    choices = [(f"{e.title}{'' if e.available else ' (not here)'}", e.id) for e in entries]
-    usual = next((e.id for e in entries if e.available), entries[0].id)
-    value = (first or {}).get(name, usual)
+    value = (first or {}).get(name, subjects.usual(entries))
+    choices = subjects.painter_choices(entries)
     return {name: gr.Dropdown(choices, value=value, label=label, allow_custom_value=True, elem_id=f"{ID}-{name}")}
 
 
 def _asked(kind: str) -> dict[str, Any]:
     """The form of an example without a recorded race."""
-    return {"prompt": next(e.prompt for e in EXAMPLES if e.kind == kind)}
+    example = next(e for e in EXAMPLES if e.kind == kind)
+    return {"prompt": example.prompt, "style": example.style}
 
 
 PAGE = page.Page(ID, [e.kind for e in EXAMPLES], painting.requests_of, painting.form_of, _asked, unit="cell", film=film)

@@ -3,12 +3,11 @@
   "use strict";
   const lab = window.DecodingLab;
   if (!lab || lab.PictureBody) return;
-  const { h, set, heat, confidence, branches, FATES, filmOf } = lab;
+  const { h, set, heat, confidence, branches, FATES, filmOf, colourOf } = lab;
 
   const LOOSE = new Set(["guess", "rejected", "unread", "erased"]); /* marks of the last step alone */
   const MOST = 48; /* cells in a row below the pictures */
-  /* The colour that a token stands for, where its name tells one. */
-  const colourOf = (mark) => /#[0-9a-f]{6}$/.exec(mark[1] ?? "")?.[0];
+  const FINE = 32; /* pixels a side from which on a picture is no longer drawn in hard squares where it is made smaller */
 
   /* One cell of a token grid: a tint of what happened to it, and a sign, since colour is never the only cue. */
   function drawCell(pen, fate, x, y, size, color) {
@@ -49,7 +48,7 @@
       this.field = h("div", { class: "dl-cells", tabindex: "0", role: "application", "aria-roledescription": "token grid" }, this.grid, this.cursor);
       this.size = h("span", {});
       this.node = h("div", { class: "dl-pictures" },
-        h("figure", {}, this.picture, h("figcaption", {}, "picture")),
+        h("figure", {}, this.picture, this.caption = h("figcaption", {}, "picture")),
         h("figure", {}, this.field, h("figcaption", {}, this.size)), this.told);
       this.label = h("span", { class: "dl-ghost-label" });
       this.strip = h("div", { class: "dl-strip", role: "group", "aria-label": "Scales" });
@@ -72,6 +71,8 @@
 
     draw(lane, k) {
       const film = filmOf(lane);
+      this.node.hidden = !film && lane.meta.state === "error"; /* then the message says all */
+      this.ghost.hidden = this.node.hidden;
       if (!film) return;
       const same = this.film === film && this.at === k && film.k === k;
       this.film = film.to(k);
@@ -82,6 +83,8 @@
       this.loose = new Map((step?.marks || []).filter((m) => LOOSE.has(m[2]) && !film.known(m[0])).map((m) => [m[0], m]));
       const { h: rows, w: columns } = film.map;
       set(this.size, `tokens, ${rows}×${columns}`);
+      set(this.caption, `picture, ${film.side}×${film.side}`);
+      this.picture.classList.toggle("is-fine", film.side > FINE);
       const cells = film.grid.h * film.grid.w, done = k ? lane.steps[k - 1].units : 0;
       this.picture.setAttribute("aria-label", `Picture of lane ${this.index + 1}, ${lane.meta.name}: ${done} of ${cells - film.given.size} cells painted after ${k} steps. Asked for: ${this.board.race.value.prompt}`);
       this.field.setAttribute("aria-label", `Tokens of lane ${this.index + 1}, ${rows} rows of ${columns}; arrow keys move, the card tells what happened to a cell`);
@@ -128,8 +131,9 @@
       pen.drawImage(film.canvas(), 0, 0, this.picture.width, this.picture.height);
       for (const [slot, mark] of this.loose || []) {
         const i = slot - film.map.start;
-        if (i < 0 || i >= rows * columns || !colourOf(mark)) continue;
-        pen.fillStyle = colourOf(mark);
+        const color = colourOf(mark[1], this.lane);
+        if (i < 0 || i >= rows * columns || !color) continue;
+        pen.fillStyle = color;
         pen.globalAlpha = mark[2] === "guess" ? 0.75 : 0.4;
         const inset = cell * (mark[2] === "guess" ? 0.2 : 0.32);
         pen.fillRect((i % columns) * cell + inset, Math.floor(i / columns) * cell + inset, cell - 2 * inset, cell - 2 * inset);
@@ -161,7 +165,8 @@
 
     swatch(mark, step) {
       const node = h("span", { class: "dl-tok dl-swatch", "data-f": mark[2] });
-      if (colourOf(mark)) node.style.setProperty("--ink", colourOf(mark));
+      const color = colourOf(mark[1], this.lane);
+      if (color) node.style.setProperty("--ink", color);
       node.dlab = { mark, step, lane: this.lane, where: this.where(mark[0]) };
       return node;
     }

@@ -44,11 +44,18 @@
     return node;
   }
 
-  /* The colour of a token that is one. */
-  function ink(text) {
-    if (!/^#[0-9a-f]{6}$/.test(text ?? "")) return null;
+  /* The colour that a token stands for: its name, or the mean colour of what a learned code draws. */
+  function colourOf(text, lane) {
+    const inks = lane?.meta?.picture?.inks, code = inks && /^code (\d+)$/.exec(text ?? "")?.[1];
+    return code ? `#${inks.slice(6 * code, 6 * code + 6)}` : /^(?:.* )?(#[0-9a-f]{6})$/.exec(text ?? "")?.[1];
+  }
+
+  /* That colour beside the token's name. */
+  function ink(text, lane) {
+    const color = colourOf(text, lane);
+    if (!color) return null;
     const node = h("span", { class: "dl-ink", "aria-hidden": "true" });
-    node.style.background = text;
+    node.style.background = color;
     return node;
   }
 
@@ -85,10 +92,10 @@
       if (!facts && accept(mark) !== null && fate !== "bonus" && fate !== "fixed") rows.push([q ? "accepted with min(1, p/q)" : "accepted with", percent(accept(mark))]);
       rows.push(...(facts || []));
       const table = h("dl", {}, ...rows.flatMap(([k, v]) => [h("dt", {}, k), h("dd", {}, String(v ?? "–"))]));
-      this.node.replaceChildren(h("div", { class: "dl-card-token" }, ink(text), h("bdi", {}, shown(text ?? "") || "∅")), table);
+      this.node.replaceChildren(h("div", { class: "dl-card-token" }, ink(text, lane), h("bdi", {}, shown(text ?? "") || "∅")), table);
       if (options && options.length) {
         this.node.append(h("p", {}, "most likely here, before temperature"), h("ol", {}, ...options.map(([piece, share]) =>
-          h("li", { class: piece === text ? "is-this" : "" }, h("i", { style: `width:${(100 * share).toFixed(1)}%` }), h("bdi", {}, ink(piece), shown(piece)), h("span", {}, chance(share))))));
+          h("li", { class: piece === text ? "is-this" : "" }, h("i", { style: `width:${(100 * share).toFixed(1)}%` }), h("bdi", {}, ink(piece, lane), shown(piece)), h("span", {}, chance(share))))));
       }
       this.place(node);
     }
@@ -107,5 +114,5 @@
     hide() { this.over?.removeAttribute("aria-describedby"); this.over = null; this.node.hidden = true; }
   }
 
-  Object.assign(lab, { FATES, CIVIDIS, heat, known, confidence, set, shown, token, branches, Card });
+  Object.assign(lab, { FATES, CIVIDIS, colourOf, heat, known, confidence, set, shown, token, branches, Card });
 })();

@@ -51,6 +51,7 @@
       set(this.told, told);
       this.canvas.setAttribute("aria-label", `${shown[0].meta.name} left of the divider, ${shown[1].meta.name} right of it. ${told}`);
       this.slider.setAttribute("aria-valuetext", `${Math.round(100 * at)} % ${shown[0].meta.name}`);
+      this.canvas.classList.toggle("is-fine", left.side > 32);
       if (wide) this.paint(left, right, at, Math.max(4, Math.floor((wide * devicePixelRatio) / left.side)));
     }
 

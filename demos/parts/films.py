@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from backend.codecs.image import NEUTRAL, UNKNOWN, ImageCodec
-from backend.codecs.palette import PaletteTokenizer
+from backend.codecs.image import NEUTRAL, UNKNOWN
+from backend.codecs.of_models import codec_of_model, style_of_model
 from backend.codecs.pyramid import Kind, shipped
 from backend.codecs.scales import ScaleCodec
+from backend.codecs.styles import PIXEL
+from backend.codecs.vq import LearnedTokenizer
 from backend.entries import SCALES, card, entries
 from backend.errors import UserError
 from backend.protocols import CoarseSession, DistilledSession, FlexibleSession, MaskedSession, ScaleSession
@@ -26,6 +28,7 @@ from backend.registry import strategies
 from backend.trace import Trace
 from backend.types import Request, Step
 
+REACH = 2  # cells around a code of a learned tokenizer that change how it looks
 RECORD = 5  # bytes of a changed pixel: its number in two, low byte first, then red, green and blue
 Filmer = Callable[[Trace], Any]  # a `Film`, or a fan of `demos.parts.fans`
 
@@ -59,6 +62,7 @@ class Film:
             "side": tokenizer.side,
             "start": self._change(),
             "given": [slot for slot, token in enumerate(given) if token != UNKNOWN],
+            "inks": inks_of(codec),
         }
 
     @property
@@ -182,26 +186,42 @@ def is_picture(trace: Trace) -> bool:
     found = strategies().get(trace.request.strategy)
     painters = {entry.id for entry in entries() if entry.modality == "image"}
     kinds = (MaskedSession, ScaleSession, CoarseSession, DistilledSession)
-    return target in painters or (found is not None and found.base in kinds)
+    named = target in painters or style_of_model(target) != PIXEL
+    return named or (found is not None and found.base in kinds)
 
 
 def codec_of(request: Request) -> Any:
-    """The codec of our models for the kind of target that a request paints with."""
-    found = strategies().get(request.strategy)
+    """The codec of our models for the kind and the style of target that a request paints with. Raises UserError."""
+    found, target = strategies().get(request.strategy), request.models.get("target", "")
     if found is None or found.base not in (ScaleSession, DistilledSession):
-        return palette_codec()
-    usual, target = "flat" if found.protocol is FlexibleSession else "area", request.models.get("target", "")
+        return codec_of_model(target)
+    usual = "flat" if found.protocol is FlexibleSession else "area"
     ours = target.partition("@")[0] if target.partition("@")[0] in SCALES else ""  # a file may name anything
     return scale_codec(card(ours).get("kind_of_maps", usual) if ours else usual)
-
-
-@cache
-def palette_codec() -> ImageCodec:
-    """Of painters whose tokens are colours of pixels."""
-    return ImageCodec(PaletteTokenizer())
 
 
 @cache
 def scale_codec(kind: Kind) -> ScaleCodec:
     """Of painters of maps."""
     return ScaleCodec(shipped(kind))
+
+
+@cache
+def inks_of(codec: Any) -> str:
+    """By code of a learned tokenizer, its mean colour among its like, as rrggbb one behind the other.
+
+    "" where a token's name is its colour already. Only cells two steps away matter, so that nine codes fit a picture.
+    """
+    tokenizer = tokenizer_of(codec)
+    if not isinstance(tokenizer, LearnedTokenizer):
+        return ""
+    (height, width), reach = tokenizer.grid, 2 * REACH + 1
+    rows, columns = height // reach, width // reach
+    codes = np.arange(-(-tokenizer.vocab_size // (rows * columns)) * rows * columns) % tokenizer.vocab_size
+    blocks = codes.reshape(-1, rows, columns).repeat(reach, axis=1).repeat(reach, axis=2)
+    canvases = np.pad(blocks, ((0, 0), (0, height - rows * reach), (0, width - columns * reach)))
+    pixels = tokenizer.decode(canvases.reshape(len(canvases), -1))
+    every = tokenizer.side // height
+    cells = pixels.reshape(len(pixels), height, every, width, every, 3).mean(axis=(2, 4))
+    middles = cells[:, REACH : rows * reach : reach, REACH : columns * reach : reach].reshape(-1, 3)
+    return bytes(np.rint(middles[: tokenizer.vocab_size]).astype(np.uint8)).hex()

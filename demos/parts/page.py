@@ -122,14 +122,18 @@ def build_lanes(
     prefix: str = "",
     usual: Sequence[str] = (),
     baseline: str = BASELINE,
+    by: knobs.MenusBy | None = None,
 ) -> list[Any]:
-    """Lane 1, which is fixed, and the forms of lanes 2 to 4. usual: their strategies where no race is shown."""
+    """Lane 1, which is fixed, and the forms of lanes 2 to 4. usual: their strategies where no race is shown.
+
+    by: a component that chooses among menus, see `knobs.build_lane`.
+    """
     with gr.Column(elem_classes="dl-lane-list"):
         title = strategies()[baseline].title if baseline in strategies() else baseline
         with gr.Column(elem_classes=["dl-group", "dl-lane-config", "dl-l1"]):
             gr.HTML(f'<div class="dl-promise"><b>Lane 1 · {title}</b></div>' + knobs.promise_of(baseline))
         chosen = _chosen(known, traces, [s for s in usual if s in {k.id for k in known}])
-        return [knobs.build_lane(i + 2, chosen[i], known, menus, prefix) for i in range(3)]
+        return [knobs.build_lane(i + 2, chosen[i], known, menus, prefix, by) for i in range(3)]
 
 
 def build_seed(default: float) -> dict[str, Any]:
@@ -217,6 +221,14 @@ def _connect(
     )
     for kind, chip in buttons["chips"].items():
         chip.click(partial(_choose, page, form, kind), showing, [*form.outputs, board, *tables_out], **QUICK)
+    if "switch" in buttons:  # a menu of which every choice brings an example, and settings where that has no race
+        menu, brings = buttons["switch"]
+
+        def on_switch(value: Any, shown: str) -> tuple[Any, ...]:
+            kind, settings = brings(value)
+            return _choose(page, form, kind, shown, settings)
+
+        menu.input(on_switch, [menu, showing], [*form.outputs, board, *tables_out], **QUICK)
     menus = [lane.strategy for lane in form.lanes]
     gr.on([m.change for m in menus], lambda *s: explain(s, page.baseline), menus, details["how"], **QUICK)
     opened = partial(_open_file, page)
@@ -319,12 +331,19 @@ def machine(environment: Mapping[str, Any]) -> str:
     return f"{name}, {environment.get('dtype')}"
 
 
-def _choose(page: Page, form: Form, kind: str, showing: str) -> tuple[Any, ...]:
-    """An example's form; with its recorded race and that race's settings as long as no live race is shown."""
+def _choose(
+    page: Page, form: Form, kind: str, showing: str, settings: Mapping[str, Any] | None = None
+) -> tuple[Any, ...]:
+    """An example's form; with its recorded race and that race's settings as long as no live race is shown.
+
+    settings: further ones, which those of the race go before.
+    """
     path = page.recorded(kind)
     if path is None or showing != "recorded":
-        return *form.fill(page.asked(kind)), *(gr.skip() for _ in range(4 + (page.export is not None)))
-    return *form.fill(page.form_of(tables.load_race(path)[0])), *_recorded(page, path)
+        asked = {**(settings or {}), **page.asked(kind)}
+        return *form.fill(asked), *(gr.skip() for _ in range(4 + (page.export is not None)))
+    raced = {**(settings or {}), **page.form_of(tables.load_race(path)[0])}
+    return *form.fill(raced), *_recorded(page, path)
 
 
 def _recorded(page: Page, path: Path) -> tuple[Any, ...]:

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from backend.catalog import Catalog, Entry
-from backend.codecs.caption_words import TITLES
-from backend.codecs.captions import read
-from backend.codecs.image import LARGEST, UNKNOWN, data_url
-from backend.codecs.portraits import BACKGROUNDS, CLOTHES_COLOURS, EYE_COLOURS, HAIR_COLOURS, SKINS, held_out
+from backend.catalog import Catalog
+from backend.codecs.image import UNKNOWN
+from backend.codecs.of_models import codec_of_style, style_of_model
+from backend.codecs.styles import PIXEL, STYLES
 from backend.errors import UserError
 from backend.protocols import PROTOCOL_NAMES, base
 from backend.registry import strategies
 from backend.trace import Trace
 from backend.types import Request
 from demos.parts import knobs
-from demos.parts.films import codec_of, given_canvas, is_picture, palette_codec
+from demos.parts.brush import brush_of, brushed
+from demos.parts.films import codec_of, given_canvas, is_picture
 from demos.parts.form import BASELINE, PRECISIONS, lanes_of, sampling_of, seed_of
+from demos.parts.subjects import GUIDED, LOOKS, one_style, read
 
-GUIDED = ("causal", "masked", "scale", "coarse")  # kinds of painters that can be guided
-PROTOCOLS = (*GUIDED, "distilled")  # all kinds, in the order of the menu
-EMPTY = "null"  # what a brush without a picture holds
 RACE, SEEDS = "One picture a lane", "Four seeds of lane {}"
 MODES = (RACE, *(SEEDS.format(lane) for lane in range(1, 5)))
 OWN = "each painter's own"
 SCHEDULES = (OWN, "constant", "linear", "cosine")
-CHOICES = {"mode": MODES, "schedule": SCHEDULES, "precision": PRECISIONS}
+CHOICES = {"style": tuple(LOOKS), "mode": MODES, "schedule": SCHEDULES, "precision": PRECISIONS}
 GROWING = ("causal", "scale")  # kinds whose guidance can grow over a picture
 SCALE = re.compile(r"@cfg=([0-9.]+)(?:-(constant|linear|cosine))?$", re.ASCII)
 NUMBERS: Mapping[str, tuple[float, float, float, float]] = {  # name: low, high, default, step
@@ -52,57 +45,11 @@ LABELS = {
     "top_p": "Top-p: smallest set with this probability (1 is off)",
     "share": "How much of the picture is painted, in percent",
 }
-TINTS = {  # colours that attributes stand for
-    "skin": SKINS,
-    "hair_color": HAIR_COLOURS,
-    "eyes": EYE_COLOURS,
-    "hat_color": CLOTHES_COLOURS,
-    "clothing_color": CLOTHES_COLOURS,
-    "background": BACKGROUNDS,
-}
-
-
-@dataclass(frozen=True)
-class Portrait:
-    """A prompt on a chip."""
-
-    kind: str
-    prompt: str
-
-
-EXAMPLES = (
-    Portrait("glasses", "brown skin, short blue hair, round glasses, smile, red shirt, mint background"),
-    Portrait(
-        "hat",
-        "a laughing woman with long red hair, a green cap, blue eyes and a striped purple shirt, yellow background",
-    ),
-    Portrait("beard", "dark skin, bald, full black beard, sunglasses, neutral, grey vest, white background"),
-    Portrait("few words", "a portrait with a pink mohawk"),
-    Portrait("never seen", "pale skin, blue bob, brown eyes, smirk, yellow shirt, lavender background"),
-)
-
-
-def reading(prompt: str) -> dict[str, Any]:
-    """What a prompt was understood to say, for the chips below it: attributes, words left out, or the error."""
-    try:
-        found = read(prompt or "")
-    except UserError as error:
-        return {"chips": [], "ignored": [], "note": "", "error": str(error)}
-    said = [(name, getattr(found.attributes, name)) for name in TITLES if name != "style"]
-    chips = [
-        {"title": TITLES[name], "value": value, "tint": TINTS.get(name, {}).get(value, "")}
-        for name, value in said
-        if value not in ("any", "none")
-    ]
-    absent = [TITLES[name] for name, value in said if value == "none" and not name.endswith("_color")]
-    chips += [{"title": title, "value": "none", "tint": ""} for title in absent]
-    note = "This combination was held out of training." if held_out(found.attributes) else ""
-    return {"chips": chips, "ignored": list(found.ignored), "note": note, "error": ""}
 
 
 def requests_of(form: Mapping[str, Any], catalog: Catalog) -> list[Request]:
     """One request a lane, the baseline first; or one strategy with four seeds. Raises UserError."""
-    read(form["prompt"] or "")
+    read(form["prompt"] or "", style_of(form))
     prompt = prompt_of(form)
     lanes = [{"strategy": BASELINE, "models": {}, "knobs": {}}, *form["lanes"]]
     seed = seed_of(form)
@@ -132,8 +79,25 @@ def request_of(lane: Mapping[str, Any], prompt: Any, form: Mapping[str, Any], ca
     if target:
         strong = guided(target, scale, schedule) if _paints(lane["strategy"], "target") else target
         models = {"target": strong, **models}
+    _refuse_mixed(models, style_of(form))
     request = Request(lane["strategy"], prompt, models, lane["knobs"], sampling_of(form), 1, seed)
     return replace(request, budget=max(1, math.ceil(cells_of(request) * form["share"] / 100)))
+
+
+def style_of(form: Mapping[str, Any]) -> str:
+    """The style that a form asks for; links of before there were several name none."""
+    return str(form.get("style") or PIXEL)
+
+
+def _refuse_mixed(models: Mapping[str, str], style: str) -> None:
+    """Raise UserError where a painter that was named paints another style: its pictures could not be compared."""
+    for model in models.values():
+        other = style_of_model(model)
+        if other != style:
+            raise UserError(
+                f"The style is {STYLES[style].title}, but {model} paints {STYLES[other].title}; all lanes of a race "
+                "paint the same style, so choose another model or change the style."
+            )
 
 
 def cells_of(request: Request) -> int:
@@ -162,18 +126,22 @@ def _paints(strategy_id: str, role: str) -> bool:
 def target_for(strategy_id: str, form: Mapping[str, Any], catalog: Catalog) -> str:
     """The painter that a strategy gets: the chosen one of its kind where that can do what it asks, else the first.
 
-    A painter can if there are models for the other roles beside it.
+    A painter can if there are models for the other roles beside it. Where none of the style can, it is any of them,
+    whose lane then says what is missing.
     """
-    found = strategies().get(strategy_id)
+    found, style = strategies().get(strategy_id), style_of(form)
     if found is None:
         return ""
-    described = found.describe()
+    own, described = one_style(catalog, style), found.describe()
     helpers = [role for role in found.roles if role != "target"]
-    models = knobs.models_for(catalog, described["roles"]["target"], modality="image")
-    able = [e.id for e in models if all(_has(catalog, role, e.id) for role in helpers)]
+    models = knobs.models_for(own, described["roles"]["target"], modality="image")
+    able = [e.id for e in models if all(_has(own, role, e.id) for role in helpers)]
     chosen = form.get(f"model_{described['protocol']}") or ""
     known, whole = {e.id for e in catalog.entries()}, chosen.partition("@")[0]
-    return chosen if whole in able or (chosen and whole not in known) else next(iter(able), chosen)
+    if whole in able or (chosen and whole not in known):
+        return str(chosen)
+    others = [e.id for e in own.entries() if e.modality == "image" and e.available and style != PIXEL]
+    return next(iter([*able, *([chosen] if style_of_model(chosen) == style else []), *others]), "")
 
 
 def _has(catalog: Catalog, role: str, target: str) -> bool:
@@ -198,11 +166,6 @@ def schedule_of(strategy_id: str, form: Mapping[str, Any]) -> str:
     return "" if schedule == OWN or kind not in GROWING else str(schedule)
 
 
-def painters(catalog: Catalog, protocol: str) -> list[Entry]:
-    """The models of pictures of a kind that can be a target."""
-    return [e for e in knobs.models_for(catalog, protocol, modality="image") if not e.id.endswith("-draft")]
-
-
 def form_of(traces: Sequence[Trace]) -> dict[str, Any]:
     """The form that would paint these pictures again."""
     first = traces[0].request
@@ -211,7 +174,8 @@ def form_of(traces: Sequence[Trace]) -> dict[str, Any]:
     form: dict[str, Any] = {"prompt": str(raw.get("prompt", "")), "seed": first.seed}
     form |= {"guidance": float(told[1]) if told else 1.0, "schedule": (told and told[2]) or OWN}
     form |= {name: getattr(first.sampling, name) for name in ("temperature", "top_k", "top_p")}
-    form |= {"share": 100, "mode": RACE, "brush": brush_of(raw), "lanes": lanes_of(traces)}
+    form |= {"style": style_of_model(first.models.get("target", ""))}
+    form |= {"share": 100, "mode": RACE, "brush": brush_of(raw, _codec_of(traces)), "lanes": lanes_of(traces)}
     for trace in traces:
         found = strategies().get(trace.request.strategy)
         if found is not None:
@@ -223,59 +187,6 @@ def form_of(traces: Sequence[Trace]) -> dict[str, Any]:
     return form
 
 
-# -------------------------------------------------------------------------------------------------------------- brush
-def loaded(path: str) -> str:
-    """An uploaded picture for the brush. Raises UserError where it is none, too large or not square."""
-    side = palette_codec().tokenizer.side
-    try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as opened:
-            if max(opened.size) > LARGEST:
-                found = "x".join(map(str, opened.size))
-                raise UserError(f"The picture is {found} pixels; the largest that is read is {LARGEST}x{LARGEST}.")
-            seen = opened.convert("RGBA")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError("This file is no picture that can be read; give a PNG, JPEG or WebP.") from error
-    width, height = seen.size
-    if width != height or width % side:
-        raise UserError(
-            f"The picture is {width}x{height} pixels; it must be square, with a side that is a multiple of {side}, "
-            f"such as {4 * side}x{4 * side}."
-        )
-    flat = np.asarray(Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB"))
-    step = width // side
-    return _packed(flat[step // 2 :: step, step // 2 :: step], np.zeros((side, side), dtype=np.uint8))
-
-
-def brushed(brush: str) -> dict[str, str]:
-    """Fields of a prompt for what the brush holds: {} for nothing. Raises UserError where it cannot be read."""
-    if brush in ("", EMPTY):
-        return {}
-    try:
-        held = json.loads(brush)
-        side = int(held["side"])
-        if not 1 <= side <= 64:
-            raise ValueError
-        picture = np.frombuffer(base64.b64decode(held["picture"]), np.uint8).reshape(side, side, 3)
-        mask = np.frombuffer(base64.b64decode(held["mask"]), np.uint8).reshape(side, side)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError("The picture to paint over cannot be read; remove it and load it again.") from error
-    return {"image": data_url(Image.fromarray(picture)), "mask": data_url(Image.fromarray(mask * np.uint8(255)))}
-
-
-def brush_of(raw: Mapping[str, Any]) -> str:
-    """What the brush held for this prompt, as far as the codec's canvas tells; EMPTY where it held nothing."""
-    if not raw.get("image") or not raw.get("mask"):
-        return EMPTY
-    codec = palette_codec()
-    canvas = np.asarray(given_canvas(codec, Request("", dict(raw))))
-    if not (canvas != UNKNOWN).any():
-        return EMPTY
-    side, mask = codec.tokenizer.side, (canvas == UNKNOWN).reshape(codec.grid)
-    every = codec.sizes[0] // side
-    return _packed(codec.decode(canvas.tolist())[::every, ::every], mask.astype(np.uint8))
-
-
-def _packed(picture: Any, mask: Any) -> str:
-    told = {"side": len(picture), "picture": np.ascontiguousarray(picture).tobytes(), "mask": mask.tobytes()}
-    packed = {k: base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in told.items()}
-    return json.dumps(packed, separators=(",", ":"))
+def _codec_of(traces: Sequence[Trace]) -> Any:
+    """What the brush of a race is read with: the cells of its pictures, of maps those of the finest."""
+    return codec_of_style(style_of_model(traces[0].request.models.get("target", "")))

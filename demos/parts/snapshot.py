@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,6 +137,7 @@ class Snapshots:
     def take(self, lanes: Sequence[Lane], ahead: int = 0) -> dict[str, Any]:
         """The snapshot of these lanes now."""
         self._rev += 1
+        lanes = [copy(lane) for lane in lanes]  # a race goes on meanwhile: what is "done" here has all its steps here
         for lane, lane_log in zip(lanes, self._logs, strict=True):
             if lane.trace is not None:
                 if self._film is not None and lane_log.film is None:
@@ -250,7 +252,7 @@ class Snapshots:
         """What a whole forecast is worth against the truth; {} for everything else."""
         if not _is_fan(self._logs[i].film) or lane.trace is None or not lane.state.over:
             return {}
-        if i not in self._scores:
+        if not self._scores.get(i):  # a lane may end between the reading of its steps and this
             found = self._logs[i].film.scores(lane.trace)
             self._scores[i] = {name: float(f"{x:.4g}") for name, x in found.items()}
         return self._scores[i]

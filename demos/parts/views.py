@@ -40,12 +40,12 @@ def wipe(race: str) -> gr.HTML:
 
 
 def reading_chips(value: dict[str, Any], name: str) -> gr.HTML:
-    """What a prompt was understood to say; see `painting.reading`."""
+    """What a prompt was understood to say; see `subjects.reading`."""
     return gr.HTML(value, js_on_load=_mount("mountReading"), elem_id=f"{name}-reading", **STATIC)
 
 
 def brush_box(value: str, race: str) -> gr.HTML:
-    """A picture and a mask that is painted on it with a brush; its value is what `painting.brushed` reads."""
+    """A picture and a mask that is painted on it with a brush; its value is what `brush.brushed` reads."""
     return gr.HTML(value, js_on_load=_mount("mountBrush"), elem_id=f"{race}-brush", race=race, **STATIC)
 
 

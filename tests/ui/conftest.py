@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 import app
-from demos.parts import examples, painting
+from demos.parts import examples, subjects
 from demos.parts.lab import Lab
 from demos.parts.tables import save_race
 from demos.record import record_example, record_pictures, record_race
@@ -39,7 +39,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     patch.setenv("NO_PROXY", "localhost,127.0.0.1")
     traces = record_race(FakeCatalog(0.002), examples.EXAMPLES[0], ["speculative", "token_recycling"], 40)  # type: ignore[arg-type]
     save_race(traces, folder / f"race-{examples.EXAMPLES[0].kind}.json.gz", LABEL)
-    portrait = painting.EXAMPLES[0]
+    portrait = subjects.EXAMPLES[0]
     pictures = record_pictures(PainterCatalog(), portrait, ["confidence", "next_scale"], 1)  # type: ignore[arg-type]
     save_race(pictures, folder / f"race-image-{portrait.kind}.json.gz", LABEL)
     forecasts = record_example(SeriesCatalog(), "forecast", "trend and season", ["speculative_patches", "direct"])  # type: ignore[arg-type]

@@ -10,11 +10,16 @@ from typing import Any
 import torch
 
 from backend.catalog import Entry
+from backend.codecs.of_models import codec_of_style
 from backend.codecs.pyramid import shipped
 from backend.codecs.scales import ScaleCodec
+from backend.codecs.styles import THUMBS as THUMB_STYLE
 from backend.errors import UserError
 from backend.meter import Meter
 from backend.models import masked, raster
+from backend.models.house.llama import Llama
+from backend.models.house.masked import Mural, config_of
+from backend.models.house.raster import Layout, Raster
 from backend.protocols import Prompt, ScaleSession
 from backend.run import record
 from backend.sampling import distribution
@@ -26,7 +31,23 @@ from tests.ui.fakes import FakeCatalog
 
 RASTER, DRAFT = "house/portraits", "house/portraits-draft"
 MURAL, MAPS = "house/portraits-masked", "house/portraits-scales"
+THUMBS, THUMB_MURAL = "house/thumbs", "house/thumbs-masked"
 WARM = Sampling(temperature=1.0)
+
+
+def thumbs(model_id: str, seed: int = 0) -> raster.RasterModel | masked.MaskedModel:
+    """A painter of thumbs that has learned nothing: in any order where its name says so, else row by row."""
+    codec, mural_too = codec_of_style(THUMB_STYLE), model_id == THUMB_MURAL
+    layout, sizes = Layout.of(codec), {"dim": 16, "num_layers": 2, "num_heads": 2, "ffn_dim": 24}
+    torch.manual_seed(seed)
+    net = Llama(config_of(layout, **sizes) if mural_too else layout.config(**sizes))
+    for name, weight in net.named_parameters():
+        if weight.dim() == 2:
+            torch.nn.init.normal_(weight, std=0.5 if "embed" in name else 0.4)
+    packed = net.pack(torch.float64)
+    if mural_too:
+        return masked.MaskedModel(model_id, Mural(packed, layout), codec, packed.num_params)
+    return raster.RasterModel(model_id, Raster(packed, layout), codec, packed.num_params)
 
 
 class MapsSession:
@@ -79,7 +100,7 @@ class Slow:
 
 
 class PainterCatalog(FakeCatalog):
-    """The fake text models and painters of all three kinds."""
+    """The fake text models, painters of all three kinds, and two of another style."""
 
     def __init__(self, seconds: float = 0.0, load_seconds: float = 0.0) -> None:
         super().__init__(seconds, load_seconds)
@@ -90,10 +111,13 @@ class PainterCatalog(FakeCatalog):
             DRAFT: painter(DRAFT, 1),
             MURAL: mural(MURAL),
             MAPS: MapsModel(MAPS, self._seconds),
+            THUMBS: thumbs(THUMBS),
+            THUMB_MURAL: thumbs(THUMB_MURAL),
         }
 
     def entries(self) -> list[Entry]:
         kinds = {RASTER: "causal", DRAFT: "causal", MURAL: "grid", MAPS: "scale"}
+        kinds |= {THUMBS: "causal", THUMB_MURAL: "grid"}
         made = [Entry(i, i, "house", "image", kind, 1000, "A fake.", True) for i, kind in kinds.items()]
         return [*super().entries(), *made]
 
@@ -113,6 +137,7 @@ class PainterCatalog(FakeCatalog):
     def default(self, role: str, target: str) -> str:
         base, at, scale = target.partition("@")
         usual = {(RASTER, "draft"): DRAFT, (RASTER, "twin"): RASTER, (MAPS, "refiner"): MAPS}
+        usual[THUMBS, "twin"] = THUMBS
         if base in self._painters:
             if (base, role) not in usual:
                 raise UserError(f"There is no {role} model for {target}.")

@@ -13,15 +13,18 @@ import pytest
 from PIL import Image
 
 from backend.codecs.image import UNKNOWN, data_url
+from backend.codecs.of_models import codec_of_style
 from backend.errors import UserError
 from backend.trace import Trace
 from backend.types import Fate, Mark, Request, Step
 from demos import api, image, text
-from demos.parts import films, knobs, links, painting, tables
+from demos.parts import brush as brushes
+from demos.parts import films, knobs, links, painting, subjects, tables
 from demos.parts.lab import Lab
-from demos.parts.painting import MODES, NUMBERS, PROTOCOLS, RACE
+from demos.parts.painting import MODES, NUMBERS, RACE
 from demos.parts.race import Lane, State
 from demos.parts.snapshot import Snapshots, recorded
+from demos.parts.subjects import PROTOCOLS
 from demos.record import record_pictures
 from tests.toys_raster import PROMPT
 from tests.ui.painters import MAPS, MURAL, RASTER, PainterCatalog, painted, stopped, three
@@ -281,38 +284,38 @@ def test_a_painter_that_cannot_fill_a_hole_says_so_on_its_lane() -> None:
 def test_uploads_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     Image.new("RGB", (64, 64), "red").save(path)
-    assert len(base64.b64decode(json.loads(painting.loaded(str(path)))["picture"])) == 768
+    assert len(base64.b64decode(json.loads(brushes.loaded(str(path)))["picture"])) == 768
     for size, sentence in (((60, 64), "must be square"), ((2048, 2048), "largest that is read")):
         Image.new("RGB", size).save(path)
         with pytest.raises(UserError, match=sentence):
-            painting.loaded(str(path))
+            brushes.loaded(str(path))
     path.write_text("no picture")
     with pytest.raises(UserError, match="no picture"):
-        painting.loaded(str(path))
+        brushes.loaded(str(path))
 
 
 def test_pictures_travel_as_data_urls() -> None:
     picture, mask = Image.new("RGB", (64, 64), "red"), Image.new("L", (64, 64), 0)
     mask.paste(255, (0, 0, 8, 4))
     asked = {"prompt": PROMPT, "image": data_url(picture), "mask": data_url(mask)}
-    canvas = films.palette_codec().encode(asked).extras["canvas"]
+    canvas = codec_of_style("pixel").encode(asked).extras["canvas"]
     assert [slot for slot, token in enumerate(canvas) if token == UNKNOWN] == [0, 1]
     for bad in ("data:image/png;base64,!!", "data:text/plain;base64,aGFsbG8=", data_url(mask)[:60]):
         with pytest.raises(UserError, match="cannot be read"):
-            films.palette_codec().encode({**asked, "image": bad})
+            codec_of_style("pixel").encode({**asked, "image": bad})
 
 
 def test_what_was_understood_is_told() -> None:
-    told = painting.reading("a woman with blue hair and a yellow shirt")
+    told = subjects.reading("a woman with blue hair and a yellow shirt")
     assert {"title": "hair colour", "value": "blue", "tint": "009bbd"} in told["chips"]
     assert told["ignored"] == ["woman"]
     assert "held out" in told["note"]
-    assert "dragon" in painting.reading("a dragon")["error"]
+    assert "dragon" in subjects.reading("a dragon")["error"]
 
 
 # ---------------------------------------------------------------------------------------------------- record and API
 def test_races_of_pictures_can_be_recorded() -> None:
-    traces = record_pictures(CATALOG, painting.EXAMPLES[0], ["confidence"], 1)  # type: ignore[arg-type]
+    traces = record_pictures(CATALOG, subjects.EXAMPLES[0], ["confidence"], 1)  # type: ignore[arg-type]
     assert [t.request.strategy for t in traces] == ["autoregressive", "confidence"]
     assert all(t.end == "budget" for t in traces)
 
@@ -323,3 +326,6 @@ def test_the_endpoint_tells_the_picture() -> None:
     assert len(told["rows"]) == len(told["rows"][0]) == 16
     assert told["png"].startswith("data:image/png;base64,")
     assert api.picture_of(Trace(Request("autoregressive", "x", {"target": "local/fake"}))) is None
+
+
+# ------------------------------------------------------------------------------------------------------- another style
