@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BENCH = ROOT / "assets" / "bench" / "text.json"
 IMAGES = ROOT / "assets" / "bench" / "image.json"
+STYLED = ROOT / "assets" / "bench" / "image-thumbs.json"
 FORECASTS = ROOT / "assets" / "bench" / "forecasting.json"
 
 
@@ -32,6 +33,8 @@ def test_tables_are_current() -> None:
         assert is_current(README, part, text), "run python -m backend.findings --write README.md"
     pictures = image_report.report(json.loads(IMAGES.read_text(encoding="utf-8"))) if IMAGES.is_file() else ""
     assert is_current(README, bench_report.IMAGES, pictures), f"run python -m backend.bench --report {IMAGES} --write"
+    styled = image_report.report(json.loads(STYLED.read_text(encoding="utf-8"))) if STYLED.is_file() else ""
+    assert is_current(README, bench_report.STYLED, styled), f"run python -m backend.bench --report {STYLED} --write"
     series = forecast_table.report(json.loads(FORECASTS.read_text(encoding="utf-8"))) if FORECASTS.is_file() else ""
     assert is_current(README, bench_report.FORECASTS, series), (
         f"run python -m backend.bench --report {FORECASTS} --write"
