@@ -29,7 +29,7 @@ def scales_net(kind: Kind = "area", seed: int = 0, dtype: torch.dtype = torch.fl
     torch.manual_seed(seed)
     net = Scales(config, shipped(kind))
     for name, weight in net.named_parameters():
-        if weight.dim() == 2:
+        if weight.dim() == 2 or name.endswith(".own"):
             torch.nn.init.normal_(weight, std=0.8 if "embed" in name else 0.4)
     return net.to(dtype).requires_grad_(False)
 

@@ -115,6 +115,19 @@ def test_a_model_may_start_from_another(tmp_path: Path) -> None:
         assert all(weight.requires_grad for weight in model.parameters())
 
 
+def test_attributes_that_speak_to_blocks_say_nothing_at_first(tmp_path: Path) -> None:
+    save_scales(tmp_path / "portraits-flex.safetensors", net("flex"))
+    base, model = read_scales(tmp_path / "portraits-flex.safetensors"), prepare(job(tmp_path, "adaln"))
+    conditions_BA, canvas_BL, there_K = MapDraws(job(tmp_path, "adaln"), 0, 0).batch(1)
+    assert len(there_K) == len(model.pyramid.sizes)
+    plain, told = (logits_of(each, conditions_BA, canvas_BL) for each in (base, model))
+    torch.testing.assert_close(told, plain)
+    scales.train(job(tmp_path, "adaln", steps=2), model, 0)
+    spoken = model.blocks[0].own, model.ada.weight, model.embed_asked.weight
+    assert all(float(weight.detach().abs().max()) > 0 for weight in spoken)
+    assert float((logits_of(model, conditions_BA, canvas_BL) - plain).detach().abs().max()) > 1e-3
+
+
 def test_a_branch_starts_as_its_base_and_leaves_it_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train it with: python -m backend\.train\.portraits\.scales --model markov"):
         prepare(job(tmp_path, "mask"))

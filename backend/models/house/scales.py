@@ -8,6 +8,10 @@ al. 2024, 2404.02905), or, in a Markov model, their own map alone, so that nothi
 2025, 2506.04421). Half of every head is turned by row and half by column, in pixels of the finished picture, so that a
 cell finds those that it lies in, in coarser maps.
 
+What is asked may speak to every block besides (Peebles and Xie 2023, 2212.09748; shared among blocks in 2404.02905):
+one map makes a scale, a shift and a gate for both branches of a block from the sum of vectors of the attributes, each
+block adds numbers of its own to them, and the head has a scale and a shift.
+
 A Markov model may have a second way through its last blocks, from which the cells of a map that are masked can be drawn
 again given the others: `redraws` is how many blocks it has of its own.
 
@@ -22,6 +26,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -33,6 +38,7 @@ from backend.codecs.portraits import VOCABULARY
 from backend.codecs.pyramid import SIDE, UNKNOWN, Kind, Pyramid, enlarging, shipped, shrinking
 from backend.errors import UserError
 from backend.models.house import rounded
+from backend.models.house.adaln import ASKED, UNASKED, Asked, Unasked
 from backend.models.house.layers import Norm, rotary_speeds, rotary_turns, rotate, wide
 
 THETA = 100.0  # of the angles: the slowest pair turns by about a third over 16 pixels
@@ -43,7 +49,12 @@ Map = tuple[int, Tensor | None]  # number of a map, and the sum [B, 3, Y, Y] of 
 
 @dataclass(frozen=True)
 class ScalesConfig:
-    """Sizes of a model. kind: of its pyramid. redraws: blocks of the mask branch, 0 for a model without one."""
+    """Sizes of a model.
+
+    Args:
+        kind: of its pyramid. redraws: blocks of the mask branch, 0 for a model without one.
+        adaln: whether attributes speak to every block, by a shared map.
+    """
 
     kind: Kind
     dim: int
@@ -52,6 +63,7 @@ class ScalesConfig:
     ffn_dim: int
     markov: bool = False
     redraws: int = 0
+    adaln: bool = False
 
 
 class ScaleCache:
@@ -102,6 +114,14 @@ class ScaleBlock(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
         self.gate_up = nn.Linear(dim, 2 * ffn, bias=False)
         self.down = nn.Linear(ffn, dim, bias=False)
+        self.own = nn.Parameter(torch.zeros(ASKED * dim)) if config.adaln else None
+
+    def asked(self, told_BX: Tensor | None) -> Sequence[Asked | Unasked]:
+        """By branch, what attributes say to it. told_BX: what the shared map makes of them, [B, 6 C]."""
+        if told_BX is None or self.own is None:
+            return UNASKED
+        parts = (told_BX + self.own)[:, None].chunk(ASKED, dim=-1)
+        return Asked(*parts[:3]), Asked(*parts[3:])
 
     def forward(
         self,
@@ -110,18 +130,20 @@ class ScaleBlock(nn.Module):
         views: Sequence[View],
         cache: ScaleCache | None = None,
         layer: int = 0,
+        told_BX: Tensor | None = None,
     ) -> Tensor:
-        """The rows behind this block. views: of all rows, one behind the other."""
-        qkv_BTHD = self.qkv(self.attn_norm(h_BTC)).unflatten(-1, (3 * self.heads, -1))
+        """The rows behind this block. views: of all rows, one behind the other. told_BX: see `asked`."""
+        mixing, thinking = self.asked(told_BX)
+        qkv_BTHD = self.qkv(mixing.entering(self.attn_norm(h_BTC))).unflatten(-1, (3 * self.heads, -1))
         q, k, v = qkv_BTHD.chunk(3, dim=2)
         turned = (rotate(norm(x).to(wide(x.dtype)), turn_T1P) for norm, x in ((self.q_norm, q), (self.k_norm, k)))
         q, k, v = (x.to(v.dtype).transpose(1, 2) for x in (*turned, v))
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         mixed_BHTD = torch.cat([view.mixed(q, k, v) for view in views], dim=2)
-        h_BTC = h_BTC + self.out(mixed_BHTD.transpose(1, 2).flatten(2))
-        gate, up = self.gate_up(self.ffn_norm(h_BTC)).chunk(2, dim=-1)
-        behind: Tensor = h_BTC + self.down(F.silu(gate) * up)
+        h_BTC = h_BTC + mixing.leaving(self.out(mixed_BHTD.transpose(1, 2).flatten(2)))
+        gate, up = self.gate_up(thinking.entering(self.ffn_norm(h_BTC))).chunk(2, dim=-1)
+        behind: Tensor = h_BTC + thinking.leaving(self.down(F.silu(gate) * up))
         return behind
 
 
@@ -145,6 +167,9 @@ class Scales(nn.Module):
         self.norm = Norm(dim, EPS)
         heads = 1 if config.kind == "flat" else maps
         self.heads = nn.ModuleList(nn.Linear(dim, codes, bias=False) for _ in range(heads))
+        if config.adaln:
+            self.embed_asked = nn.Embedding(sum(CHOICES), dim)
+            self.ada = nn.Linear(dim, (ASKED + 2) * dim)
         if config.redraws:
             self.embed_mask = nn.Parameter(torch.zeros(1, dim))
             self.embed_told = nn.Embedding(codes, dim)
@@ -227,12 +252,23 @@ class Scales(nn.Module):
         turn_T1P = self._turned([at for at, _ in maps], hidden, wide(h_BTC.dtype)).to(h_BTC.device)
         visible_TS = block_mask(hidden, counts, cache.rows if cache is not None else 0, self.config.markov)
         views = views_of(visible_TS.to(h_BTC.device), hidden + sum(counts[:-1]))
+        told_BX, ending = self.told_of(conditions_BA)
         for layer, block in enumerate(blocks):
-            h_BTC = block(h_BTC, turn_T1P, views, cache, layer)
+            h_BTC = block(h_BTC, turn_T1P, views, cache, layer, told_BX)
         if cache is not None:
             cache.rows += h_BTC.shape[1]
-        behind = norm(h_BTC[:, hidden:])
+        behind: Any = ending.entering(norm(h_BTC[:, hidden:]))
         return list(behind.split(counts, dim=1))
+
+    def told_of(self, conditions_BA: Tensor) -> tuple[Tensor | None, Asked | Unasked]:
+        """What the attributes say to all blocks, [B, 6 C], and to the head; nothing where they have rows alone."""
+        if not self.config.adaln:
+            return None, UNASKED[0]
+        sum_BC = self.embed_asked(conditions_BA + torch.tensor(self.starts, device=conditions_BA.device)).sum(1)
+        told_BX = self.ada(F.silu(sum_BC)).to(wide(self.embed_start.dtype))
+        size = ASKED * self.config.dim
+        scale, shift = told_BX[:, None, size:].chunk(2, dim=-1)
+        return told_BX[:, :size], Asked(scale, shift, torch.zeros_like(shift))
 
     def _turned(self, ats: Sequence[int], hidden: int, dtype: torch.dtype) -> Tensor:
         """Complex turns [T, 1, P] of rows: none of attributes, then those of the cells."""
@@ -356,6 +392,8 @@ def new_scales(config: ScalesConfig, pyramid: Pyramid) -> Scales:
     for name, weight in model.named_parameters():
         if "embed" in name:
             torch.nn.init.normal_(weight, std=0.04)
+        elif name.startswith("ada."):
+            torch.nn.init.zeros_(weight)  # a model begins as it would be without
         elif weight.dim() == 2:
             scale = 0.5 / math.sqrt(2 * config.num_layers) if name.endswith(("out.weight", "down.weight")) else 0.5
             torch.nn.init.normal_(weight, std=scale * weight.shape[1] ** -0.5)

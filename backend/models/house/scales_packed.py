@@ -16,8 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backend.models.house.adaln import UNASKED, Asked, Unasked
 from backend.models.house.layers import LinearMap, norm_floor, pack_linear, unit_norm, wide
-from backend.models.house.scales import CHOICES, EPS, Map, ScaleBlock, Scales, View, block_mask, turns, views_of
+from backend.models.house.scales import (
+    CHOICES,
+    EPS,
+    Map,
+    ScaleBlock,
+    Scales,
+    View,
+    block_mask,
+    turns,
+    views_of,
+)
 
 HIDDEN = len(CHOICES)
 
@@ -37,24 +48,39 @@ class PackedCache:
 
 @dataclass(frozen=True)
 class _Block:
-    """A block's maps, norms folded in; qk_scale_HD: of the norms of queries and keys, [2 heads, D]."""
+    """A block's maps, norms folded in; qk_scale_HD: of the norms of queries and keys, [2 heads, D].
+
+    block: what attributes speak to, where they do: then the first norms of its branches are not folded in.
+    """
 
     qkv: LinearMap
     out: LinearMap
     gate_up: LinearMap
     down: LinearMap
     qk_scale_HD: Tensor
+    block: ScaleBlock
 
     @classmethod
     def of(cls, block: ScaleBlock, dtype: torch.dtype) -> _Block:
         scales = [norm.scale().expand(block.heads, -1) for norm in (block.q_norm, block.k_norm)]
+        attn, ffn = (None if block.own is not None else norm.scale() for norm in (block.attn_norm, block.ffn_norm))
         return cls(
-            pack_linear(block.qkv.weight, None, dtype, block.attn_norm.scale()),
+            pack_linear(block.qkv.weight, None, dtype, attn),
             pack_linear(block.out.weight, None, dtype),
-            pack_linear(block.gate_up.weight, None, dtype, block.ffn_norm.scale()),
+            pack_linear(block.gate_up.weight, None, dtype, ffn),
             pack_linear(block.down.weight, None, dtype),
             torch.cat(scales),
+            block,
         )
+
+    def asked(self, told_BX: Tensor | None) -> Sequence[Asked | Unasked]:
+        """By branch, what attributes say to it, the scales of its norm in it."""
+        if told_BX is None:
+            return UNASKED
+        return [
+            Asked((1 + each.scale) * norm.scale() - 1, each.shift, each.gate) if isinstance(each, Asked) else each
+            for each, norm in zip(self.block.asked(told_BX), (self.block.attn_norm, self.block.ffn_norm), strict=True)
+        ]
 
 
 class PackedScales:
@@ -74,7 +100,9 @@ class PackedScales:
             norm, heads = net.redraw_norm, net.redraw_heads
         self._blocks = [_Block.of(block, self.dtype) for block in blocks if isinstance(block, ScaleBlock)]
         weights = [head.weight for head in heads if isinstance(head, nn.Linear)]
-        self._heads = [pack_linear(weight_VC, None, self.dtype, norm.scale()) for weight_VC in weights]
+        self._norm_scale_C = norm.scale()
+        folded = None if net.config.adaln else self._norm_scale_C
+        self._heads = [pack_linear(weight_VC, None, self.dtype, folded) for weight_VC in weights]
         self._patch_in = pack_linear(net.patch_in.weight, net.patch_in.bias, self.dtype)
         self._patch_out = pack_linear(net.patch_out.weight, None, self.dtype)
         self._floor = norm_floor(net.config.dim, EPS, net.embed_start)
@@ -108,13 +136,23 @@ class PackedScales:
         if first or len(maps) > 1:
             visible_TS = block_mask(hidden, counts, cache.rows, self.net.config.markov).to(h_BTC.device)
             views = views_of(visible_TS, hidden + sum(counts[:-1]))
-        h_BNC = self._through(h_BTC, turn_T1P, views, cache, counts[-1])
-        features = unit_norm(h_BNC, self._floor).to(self.dtype)
+        told_BX, ending = self.net.told_of(conditions_BA)
+        h_BNC = self._through(h_BTC, turn_T1P, views, cache, counts[-1], told_BX)
+        normed_BNC = unit_norm(h_BNC, self._floor)
+        if self.net.config.adaln:
+            normed_BNC = ending.entering(normed_BNC * self._norm_scale_C)
+        features = normed_BNC.to(self.dtype)
         raw_BNV = self._heads[min(maps[-1][0], len(self._heads) - 1)](features)
         return raw_BNV.to(h_BNC.dtype)
 
     def _through(
-        self, h_BTC: Tensor, turn_T1P: Tensor, views: Sequence[View] | None, cache: PackedCache, last: int
+        self,
+        h_BTC: Tensor,
+        turn_T1P: Tensor,
+        views: Sequence[View] | None,
+        cache: PackedCache,
+        last: int,
+        told_BX: Tensor | None,
     ) -> Tensor:
         """The last rows [B, N, C] behind all blocks. views: what rows see, the last ones apart; None for everything."""
         batch, rows, dim = h_BTC.shape
@@ -122,7 +160,8 @@ class PackedScales:
         cache.rows = end
         heads = self.net.config.num_heads
         for layer, block in enumerate(self._blocks):
-            x_BTC = unit_norm(h_BTC, self._floor).to(self.dtype)
+            mixing, thinking = block.asked(told_BX)
+            x_BTC = mixing.entering(unit_norm(h_BTC, self._floor)).to(self.dtype)
             qkv_BTHD = block.qkv(x_BTC).view(batch, rows, 3 * heads, -1)
             qk = unit_norm(qkv_BTHD[:, :, : 2 * heads].to(h_BTC.dtype), self._head_floor).mul_(block.qk_scale_HD)
             torch.view_as_complex(qk.view(*qk.shape[:-1], -1, 2)).mul_(turn_T1P)
@@ -135,9 +174,10 @@ class PackedScales:
                 h_BTC, seen = h_BTC[:, -last:], None if views is None else views[-1:]
                 q_BHTD = q_BHTD[:, :, -last:]
             mixed_BTC = _attended(q_BHTD, kv_ZBHSD, seen).transpose(1, 2).reshape(batch, -1, dim)
-            h_BTC = h_BTC + block.out(mixed_BTC)
-            gate, up = block.gate_up(unit_norm(h_BTC, self._floor).to(self.dtype)).chunk(2, dim=-1)
-            h_BTC += block.down(F.silu(gate).mul_(up))
+            h_BTC = h_BTC + mixing.leaving(block.out(mixed_BTC))
+            x_BTC = thinking.entering(unit_norm(h_BTC, self._floor)).to(self.dtype)
+            gate, up = block.gate_up(x_BTC).chunk(2, dim=-1)
+            h_BTC += thinking.leaving(block.down(F.silu(gate).mul_(up)))
         return h_BTC
 
     def _asked(self, conditions_BA: Tensor) -> Tensor:

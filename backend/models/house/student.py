@@ -40,6 +40,7 @@ class Student(Scales):
         super().__init__(config, pyramid)
         assert config.kind != "flat", "maps that can be left out have no one way from noise"
         assert not config.markov, "a student of maps that see coarser ones"
+        assert not config.adaln, "a student whose attributes have rows alone"
         self.noise_in, self.noise_out = nn.Linear(DIMS, config.dim), nn.Linear(config.dim, config.dim, bias=False)
         self.embed_noisy = nn.Parameter(torch.zeros(config.num_layers, config.dim))
 

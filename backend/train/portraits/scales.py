@@ -4,8 +4,9 @@
 the weights, which may go on from its maps. `markov` sees the sum so far alone; `mask` gives it a branch that draws
 masked cells of a map again, with everything else as it was: of the cells of every map an even random share is masked.
 `flex` has maps that are pictures, and trains on random lists of them, as does the smaller `flex-small`; `bands` is
-`target` on maps of frequency bands. `markov`, `flex` and `bands` begin with the weights of `target`, which knows the
-portraits already, and `flex-small` with those of `small`.
+`target` on maps of frequency bands. `adaln` is `flex` whose attributes also speak to every block, by one shared map
+(adaLN); at first that map says nothing. `markov`, `flex` and `bands` begin with the weights of `target`, which knows
+the portraits already, `flex-small` with those of `small`, and `adaln` with those of `flex`.
 
 Portraits and what is left open of their conditions are those of `raster`, drawn without end. The loss is the mean
 cross-entropy of all tokens of all maps. `--device cpu` trains with two processes of one thread, bfloat16
@@ -53,10 +54,15 @@ SIZES = {
     "flex": replace(_base, kind="flat"),
     "flex-small": replace(_base, kind="flat", dim=80, num_layers=2, num_heads=4, ffn_dim=200),
     "bands": replace(_base, kind="fft"),
+    "adaln": replace(_base, kind="flat", adaln=True),
 }
+LISTS = ("flex", "flex-small", "adaln")  # models that train on random lists of maps
 # On CPUs.
-STEPS = {"target": 1500, "small": 1000, "markov": 300, "mask": 250, "flex": 400, "flex-small": 700, "bands": 600}
-MINUTES = {"target": 30, "small": 6, "markov": 6, "mask": 5, "flex": 7, "flex-small": 4, "bands": 11}
+STEPS = {
+    **{"target": 1500, "small": 1000, "markov": 300, "mask": 250},
+    **{"flex": 400, "flex-small": 700, "bands": 600, "adaln": 400},
+}
+MINUTES = {"target": 30, "small": 6, "markov": 6, "mask": 5, "flex": 7, "flex-small": 4, "bands": 11, "adaln": 7}
 RECIPES = {
     device: {
         which: replace(each["target"], steps=steps * each["target"].steps // RASTER["cpu"]["target"].steps)
@@ -67,11 +73,15 @@ RECIPES = {
 NAMES = {
     **{"target": "portraits-scales", "small": "portraits-scales-small", "markov": "portraits-markov"},
     **{"mask": "portraits-redraw", "flex": "portraits-flex", "flex-small": "portraits-flex-small"},
-    **{"bands": "portraits-bands"},
+    **{"bands": "portraits-bands", "adaln": "portraits-adaln"},
 }
-BITS = {"flex": 6, "mask": 7, "bands": 7}  # of stored weights, where not 8: held-out losses move by less than 0.5 %
+# Of stored weights, where not 8: held-out losses move by less than 0.5 %.
+BITS = {"flex": 6, "adaln": 6, "mask": 7, "bands": 7}
 # Whose weights it begins with.
-STARTS = {"markov": "target", "flex": "target", "flex-small": "small", "bands": "target", "mask": "markov"}
+STARTS = {
+    **{"markov": "target", "flex": "target", "flex-small": "small", "bands": "target", "mask": "markov"},
+    **{"adaln": "flex"},
+}
 WHAT = {
     "target": "Small model that paints described portraits of 16x16 pixels map by map, coarse to fine.",
     "small": "Smaller model of the maps of house/portraits-scales, which may paint the last of them.",
@@ -80,6 +90,7 @@ WHAT = {
     "flex": "Small model that paints described portraits map by map, each map the whole picture at its size.",
     "flex-small": "Smaller model of the maps of house/portraits-flex, which may paint the last of them.",
     "bands": "Small model that paints described portraits band by band, low frequencies first.",
+    "adaln": "house/portraits-flex whose attributes also speak to every block, by one shared map (adaLN).",
 }
 
 
@@ -114,7 +125,7 @@ class MapDraws(Draws):
         conditions_BA, cells_BL = super().batch(at)
         canvas_BL = torch.from_numpy(self.pyramid.encode(CODEC.tokenizer.decode(cells_BL.numpy())))
         rng = np.random.default_rng([self.recipe.seed, self.rank, at, 2])
-        if self.model in ("flex", "flex-small"):
+        if self.model in LISTS:
             return conditions_BA, canvas_BL, torch.from_numpy(some_maps(len(self.pyramid.sizes), rng))
         if self.model == "mask":
             return conditions_BA, canvas_BL, torch.from_numpy(self.masked(len(canvas_BL), rng))
