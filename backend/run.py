@@ -166,7 +166,8 @@ def record(request: Request, catalog: Catalog | None = None) -> Trace:
 def _check(request: Request) -> None:
     if type(request.budget) is not int or not 1 <= request.budget <= MAX_BUDGET:
         raise UserError(
-            f"The budget must lie between 1 and {MAX_BUDGET} new tokens, but {request.budget!r} was asked for."
+            f"The budget must lie between 1 and {MAX_BUDGET} new tokens, cells or steps, but {request.budget!r} "
+            "was asked for."
         )
     if type(request.seed) is not int or not 0 <= request.seed < 1 << 32:
         raise UserError(f"The seed must be a whole number from 0 to 2^32 - 1, but {request.seed!r} was given.")
@@ -187,10 +188,14 @@ def _resolve(strategy: Strategy, request: Request, catalog: Catalog) -> dict[str
         if not isinstance(model_id, str):
             raise UserError(f"The {role} must be the id of a model, but {model_id!r} was given.")
     target = request.models.get("target") or catalog.default_target(strategy.protocol)
-    return {
-        role: target if role == "target" else request.models.get(role) or catalog.default(role, target)
-        for role in strategy.roles
-    }
+    try:
+        return {
+            role: target if role == "target" else request.models.get(role) or catalog.default(role, target)
+            for role in strategy.roles
+        }
+    except UserError:
+        _check_models(strategy, {"target": catalog.get(target)})  # a wrong target says more than a missing partner
+        raise
 
 
 def _check_models(strategy: Strategy, models: dict[str, Model]) -> None:

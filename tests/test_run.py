@@ -143,6 +143,16 @@ def test_wrong_protocol_names_what_the_model_could_do() -> None:
     assert "toy/masked speaks masked" in text
 
 
+def test_a_wrong_target_is_told_before_its_missing_partner() -> None:
+    class Alone(ToyCatalog):
+        def default(self, role: str, target: str) -> str:
+            raise UserError(f"There is no {role} for {target}.")
+
+    for target, told in ((ToyMasked(), "needs a causal model as target"), (ToyCausal(), "There is no draft")):
+        with pytest.raises(UserError, match=told):
+            decode(replace(REQUEST, models={"target": target.id}), Alone((target,), {}))
+
+
 def test_nothing_is_opened_for_a_refused_request() -> None:
     models = causal_pair()
     refused(replace(REQUEST, knobs={"gamma": 99}), catalog(*models))
