@@ -22,11 +22,11 @@ from backend.train.forecast.points import (
     Recipe,
     asked,
     curve,
-    draw,
+    held_losses,
     held_values,
     huber,
     measured,
-    train,
+    trained,
     write_card,
 )
 
@@ -67,12 +67,8 @@ def loss_of(model: nn.Module, y_BT: Tensor, stream: np.random.Generator) -> Tens
 
 def build(job: Job, config: HierarchyConfig) -> HierarchyModel:
     """Train, or go on, and write the weights."""
-    torch.manual_seed(job.recipe.seed)
-    model = train(job, Hierarchy(config), loss_of)
-    assert isinstance(model, Hierarchy)
-    job.out.mkdir(parents=True, exist_ok=True)
-    save_hierarchy(job.weights, model)
-    return load_series_hierarchy(f"house/{job.name}", job.weights)
+    weights = trained(job, lambda: Hierarchy(config), loss_of, save_hierarchy)
+    return load_series_hierarchy(f"house/{job.name}", weights)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -86,11 +82,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     from backend.train.forecast.held_out import groups
 
-    with torch.inference_mode():
-        rows = [draw(job.windows_NW, job.recipe, (7, i), held=True) for i in range(10)]
-        inside, behind = torch.stack([torch.stack(errors(model.net, y_BT)) for y_BT in rows]).mean(0).tolist()
+    inside, behind = held_losses(job, lambda y_BT: errors(model.net, y_BT))
     told = {
-        "held_out_loss": {"inside": round(inside, 4), "behind": round(behind, 4)},
+        "held_out_loss": {"inside": inside, "behind": behind},
         "held_out": measured(
             groups(job.data), lambda c: curve(model, "any_horizon", c.past_T, c.season, len(c.truth_H))
         ),

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ LARGEST = 10.0  # a future further away than this many spreads of its past is no
 LEAST = 12  # observed steps in front of an origin
 SAVED_EVERY, SHOWN_EVERY = 200, 100  # steps
 WARM = 50  # steps until the rate is full
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,25 @@ def train(job: Job, model: nn.Module, loss_of: Loss) -> nn.Module:
     return average
 
 
+def trained(job: Job, make: Callable[[], Net], loss_of: Loss, save: Callable[[Path, Net], None]) -> Path:
+    """Make a model with the recipe's seed, train it or go on, and write its weights; where they are."""
+    torch.manual_seed(job.recipe.seed)
+    model = make()
+    average = train(job, model, loss_of)
+    assert isinstance(average, type(model))
+    job.out.mkdir(parents=True, exist_ok=True)
+    save(job.weights, average)
+    return job.weights
+
+
 # ----------------------------------------------------------------------------------------------------------- measuring
+@torch.inference_mode()
+def held_losses(job: Job, losses: Callable[[Tensor], Sequence[Tensor]], batches: int = 10) -> list[float]:
+    """Means of these losses of a batch over windows that training left out, on the CPU, where read models are."""
+    found = [torch.stack(list(losses(draw(job.windows_NW, job.recipe, (7, i), held=True)))) for i in range(batches)]
+    return [round(x, 4) for x in torch.stack(found).mean(0).tolist()]
+
+
 def curve(model: Model, strategy: str, past: Sequence[float], season: int, horizon: int, **knobs: Any) -> list[float]:
     """The point forecast of a strategy behind a past, in raw units."""
     y = [None if not math.isfinite(x) else float(x) for x in past]

@@ -28,11 +28,11 @@ from backend.train.forecast.points import (
     Recipe,
     asked,
     curve,
-    draw,
+    held_losses,
     held_values,
     huber,
     measured,
-    train,
+    trained,
     write_card,
 )
 from backend.train.smollm2_corpus import ROOT
@@ -116,12 +116,8 @@ def loss_of(model: nn.Module, y_BT: Tensor, stream: np.random.Generator) -> Tens
 
 def build(job: Job, config: SegmentsConfig, trunk: Llama) -> SegmentsModel:
     """Train, or go on, and write the weights."""
-    torch.manual_seed(job.recipe.seed)
-    model = train(job, Segments(config, trunk), loss_of)
-    assert isinstance(model, Segments)
-    job.out.mkdir(parents=True, exist_ok=True)
-    save_segments(job.weights, model)
-    return SegmentsModel(f"house/{job.name}", read_segments(job.weights, trunk))
+    weights = trained(job, lambda: Segments(config, trunk), loss_of, save_segments)
+    return SegmentsModel(f"house/{job.name}", read_segments(weights, trunk.cpu()))
 
 
 def examples_measured(model: SegmentsModel, cases: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -152,12 +148,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from backend.train.forecast.held_out import groups
 
     cases = groups(job.data)
-    with torch.inference_mode():
-        rows = [draw(job.windows_NW, job.recipe, (7, i), held=True) for i in range(6)]
-        losses = {
-            f"{count} examples": round(sum(float(errors(model.net, y, count, None)[1]) for y in rows) / len(rows), 4)
-            for count in (0, 1, 2)
-        }
+    counts = (0, 1, 2)
+    found = held_losses(job, lambda y_BT: [errors(model.net, y_BT, count, None)[1] for count in counts], 6)
+    losses = {f"{count} examples": loss for count, loss in zip(counts, found, strict=True)}
     told = {
         "trained_params": model.net.num_params,
         "held_out_loss": losses,

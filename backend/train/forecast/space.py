@@ -24,11 +24,11 @@ from backend.train.forecast.points import (
     Recipe,
     asked,
     curve,
-    draw,
+    held_losses,
     held_values,
     huber,
     measured,
-    train,
+    trained,
     write_card,
 )
 from backend.types import Sampling
@@ -63,14 +63,6 @@ def loss_of(model: nn.Module, y_BT: Tensor, stream: np.random.Generator) -> Tens
     return torch.stack(parts(model, y_BT[torch.isfinite(y_BT).any(1)])).sum()
 
 
-def held_out_loss(job: Job, model: StateSpace, batches: int = 10) -> dict[str, float]:
-    """The three parts on windows that training left out."""
-    with torch.inference_mode():
-        rows = [draw(job.windows_NW, job.recipe, (7, i), held=True).to(job.device) for i in range(batches)]
-        found = torch.stack([torch.stack(parts(model, y_BT[torch.isfinite(y_BT).any(1)])) for y_BT in rows]).mean(0)
-    return dict(zip(("closed_loop", "next_value", "next_input"), (round(x, 4) for x in found.tolist()), strict=True))
-
-
 def agreement(model: SpaceModel, cases: Sequence[Any], horizon: int = 512) -> float:
     """The largest difference of the curve by doubling from that by steps, in shares of the largest value of each."""
     worst = 0.0
@@ -89,12 +81,7 @@ def agreement(model: SpaceModel, cases: Sequence[Any], horizon: int = 512) -> fl
 
 def build(job: Job, config: SpaceConfig) -> SpaceModel:
     """Train, or go on, and write the weights."""
-    torch.manual_seed(job.recipe.seed)
-    model = train(job, StateSpace(config), loss_of)
-    assert isinstance(model, StateSpace)
-    job.out.mkdir(parents=True, exist_ok=True)
-    save_space(job.weights, model)
-    return load_series_space(f"house/{job.name}", job.weights)
+    return load_series_space(f"house/{job.name}", trained(job, lambda: StateSpace(config), loss_of, save_space))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -110,10 +97,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     cases = groups(job.data)
     held_out = measured(cases, lambda c: curve(model, "closed_loop", c.past_T, c.season, len(c.truth_H)))
-    job_loss = held_out_loss(job, model.net.float())
+    net = model.net.float()
+    found = held_losses(job, lambda y_BT: parts(net, y_BT[torch.isfinite(y_BT).any(1)]))
     some = [case for group in cases.values() for case in group[:1]]
     told = {
-        "held_out_loss": job_loss,
+        "held_out_loss": dict(zip(("closed_loop", "next_value", "next_input"), found, strict=True)),
         "held_out": held_out,
         "about_held_out": "MASE of the closed loop beside that of seasonal naive, up to 80 cases of a group. It has no "
         "law: a point forecast.",
