@@ -50,6 +50,7 @@ LONG = 512  # steps of the sweeps over a long horizon
 STEPS = "house/series-lags"  # a model that writes one step a call
 SWEPT = tuple(f"noise_jacobi:window=512:carry=context:tolerance={t}" for t in ("0.0", "0.000001", "0.001"))
 ALIKE = ("ar1", "random_walk")  # series that the sweeps are told of
+LONG_DRAFTS, LONG_SERIES = "speculative_patches:gamma=5", 12  # drafted over twice the horizon, of so many series
 SLOW = 6.0  # seconds of a forecast from which on a lane is timed once, on one series
 TOKEN_PATHS = 16  # runs that make one forecast of a lane which writes one path
 Tell = Callable[[str], None]
@@ -233,6 +234,36 @@ def sweeps(catalog: Catalog, args: argparse.Namespace, tell: Tell) -> list[dict[
     return out
 
 
+# -------------------------------------------------------------------------------------------------------- long drafts
+def long_drafts(catalog: Catalog, args: argparse.Namespace, tell: Tell) -> dict[str, Any] | None:
+    """Drafting over twice the horizon, where a path has more patches to draft: medians and means beside recursive's.
+
+    None where no series is long enough, or no model drafts.
+    """
+    horizon = 2 * args.horizon
+    long = cases(horizon)
+    if not long or CHECKED not in lanes_here(catalog):
+        return None
+    timed = spread(long, LONG_SERIES)
+    runs: dict[str, list[Trace]] = {PLAIN["paths"]: [], LONG_DRAFTS: []}
+    lanes = {name: make_lane(name, catalog, args, horizon) for name in runs}
+    for case in timed:
+        for name, lane in lanes.items():
+            tell(f"drafts over {horizon} steps of {case.text}: {name}")
+            trace = lane.run(case, 0).trace
+            assert trace is not None
+            runs[name].append(trace)
+    told = {}
+    for name, traces in runs.items():
+        sums = [trace.summary() for trace in traces]
+        told[name] = {
+            "calls": float(np.mean([s.num_target_calls for s in sums])),
+            "calls_a_path": float(np.mean([calls_a_path(trace) for trace in traces])),
+            "seconds": float(np.median([s.seconds for s in sums])),
+        }
+    return {"horizon": horizon, "series": len(timed), "paths": args.paths, "lanes": told}
+
+
 # ------------------------------------------------------------------------------------------------------------ together
 @dataclass
 class Progress:
@@ -242,6 +273,7 @@ class Progress:
     path: Path | None
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     sweeps: list[dict[str, Any]] = field(default_factory=list)
+    drafts: dict[str, Any] | None = None
 
     def resume(self) -> None:
         """Take over what stands in the file. Raises UserError where it was measured elsewhere or otherwise."""
@@ -253,7 +285,7 @@ class Progress:
             if name != "date" and was != value:
                 raise UserError(f"{self.path} was measured with {name} {was!r}, not {value!r}; leave out --resume.")
         self.rows = {row["strategy"]: row for row in before["rows"] if row.get("quality")}
-        self.sweeps = before["sweeps"]
+        self.sweeps, self.drafts = before["sweeps"], before.get("long_drafts")
 
     def result(self, order: Sequence[str]) -> dict[str, Any]:
         """What the file holds: the plain lanes first, then in the order of this run, then what was there before."""
@@ -263,6 +295,7 @@ class Progress:
             "rows": [self.rows[name] for name in dict.fromkeys(names)],
             "equal_law": equal_law(self.rows),
             "sweeps": self.sweeps,
+            "long_drafts": self.drafts,
         }
 
     def save(self, order: Sequence[str]) -> None:
@@ -296,6 +329,9 @@ def bench(args: argparse.Namespace, catalog: Catalog, tell: Tell) -> dict[str, A
             progress.save(names)
     if not progress.sweeps:
         progress.sweeps = sweeps(catalog, args, tell)
+        progress.save(names)
+    if not progress.drafts:
+        progress.drafts = long_drafts(catalog, args, tell)
         progress.save(names)
     return progress.result(names)
 

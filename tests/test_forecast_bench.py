@@ -202,6 +202,10 @@ def test_measures_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     assert (law["cases"], law["same"]) == (3, law["low"] <= 1 <= law["high"])
     assert [(row["horizon"], len(row["lanes"])) for row in result["sweeps"]] == [(16, 4), (32, 4)]
     assert result["sweeps"][0]["lanes"]["recursive"]["calls"] == 4
+    long = result["long_drafts"]
+    assert (long["horizon"], long["paths"], long["lanes"]["recursive"]["calls"]) == (32, 12, 8)
+    drafted = long["lanes"]["speculative_patches:gamma=5"]
+    assert drafted["calls_a_path"] <= drafted["calls"] <= 8
     text = forecast_table.report(result)
     assert "| `direct` | toy/bands | 1.0 | " in text
     assert "| as `recursive` |" in text
@@ -306,9 +310,18 @@ def told(result: dict[str, Any]) -> list[tuple[str, str]]:
 def test_figures_tell_what_was_asked_and_what_came_out() -> None:
     speculative, sweeps, direct, quick = told(made())
     assert speculative[1] == "yes"
-    assert speculative[0].startswith("2.00x fewer calls (4.00 against 8.00), 1.25x in time at 64 paths, 75% of the")
+    assert speculative[0].startswith("2.00x fewer calls (4.00 against 8.00), 1.25x in time at 64 paths, where")
+    assert "where a call with its drafts takes 1.6 plain ones, 75% of the patches" in speculative[0]
     assert speculative[0].endswith("WQL 1.0010 of recursive's, 0.9900 to 1.0100 over 40 forecasts")
     assert told(made(same=False))[0][1] == "no"
+    result = made()
+    both = {"recursive": {"calls": 16.0, "calls_a_path": 16.0, "seconds": 0.2}}
+    both["speculative_patches:gamma=5"] = {"calls": 10.0, "calls_a_path": 8.0, "seconds": 0.4}
+    result["long_drafts"] = {"horizon": 256, "series": 12, "paths": 64, "lanes": both}
+    assert told(result)[0][0].endswith(
+        "; `speculative_patches:gamma=5` over 256 steps of 12 series: 1.60x fewer calls, 2.00x for a path on average, "
+        "0.50x in time"
+    )
     result = made()
     result["rows"][1]["calls_a_path"] = 2.5
     assert "4.00 against 8.00), 3.20x for a path on average (2.50), 1.25x in time" in told(result)[0][0]
