@@ -89,9 +89,9 @@ SCALES = {  # our models of the maps of portraits: title, protocol, what it is, 
         *("Portraits, masked scales", "redrawing", "The Markov model with a branch that draws masked cells again."),
         "mask",
     ),
-    "house/portraits-adaln": (
-        *("Portraits, shared adaLN", "flexible", "Paints those maps with attributes that speak to every block."),
-        "adaln",
+    "house/portraits-flex-plain": (
+        *("Portraits, flexible scales, plain", "flexible", "Paints the same maps from rows of attributes alone."),
+        "flex-plain",
     ),
     "house/portraits-bands": (
         *("Portraits, next band", "scale", "Paints a described portrait band by band, low frequencies first."),
@@ -101,7 +101,7 @@ SCALES = {  # our models of the maps of portraits: title, protocol, what it is, 
 FLEX = "house/portraits-flex"
 REFINERS = {  # who goes on from whose maps
     FLEX: "house/portraits-flex-small",
-    "house/portraits-adaln": "house/portraits-flex-small",
+    "house/portraits-flex-plain": "house/portraits-flex-small",
     **dict.fromkeys(
         ("house/portraits-scales", "house/portraits-markov", "house/portraits-redraw"), "house/portraits-scales-small"
     ),

@@ -18,7 +18,7 @@ from backend.codecs.portraits import held_out_rows
 from backend.codecs.pyramid import SIZES, shipped
 from backend.errors import UserError
 from backend.models.house.portrait_judge import PortraitJudge, save_judge
-from backend.models.house.scales import Scales, logits_of, new_scales, read_scales, save_scales
+from backend.models.house.scales import CHOICES, Scales, logits_of, new_scales, read_scales, save_scales
 from backend.train.portraits import loop, scales, scales_measure
 from backend.train.portraits.raster import CODEC, Draws, draw_batch
 from backend.train.portraits.raster_measure import fresh
@@ -103,11 +103,11 @@ def test_the_loss_is_of_every_token_of_the_maps_that_are_there(tmp_path: Path) -
 def test_a_model_may_start_from_another(tmp_path: Path) -> None:
     """What both have is the base's; of the flat kind the only head is that of the base's last map."""
     with pytest.raises(UserError, match=r"train it with: python -m backend\.train\.portraits\.scales --model target"):
-        prepare(job(tmp_path, "flex"))
+        prepare(job(tmp_path, "flex-plain"))
     base = net()
     save_scales(tmp_path / "portraits-scales.safetensors", base)
     read = read_scales(tmp_path / "portraits-scales.safetensors")
-    for which in ("markov", "flex", "bands"):
+    for which in ("markov", "flex-plain", "bands"):
         model = prepare(job(tmp_path, which))
         assert model.config == scales.SIZES[which]
         assert torch.equal(model.blocks[1].qkv.weight, read.blocks[1].qkv.weight)
@@ -116,13 +116,13 @@ def test_a_model_may_start_from_another(tmp_path: Path) -> None:
 
 
 def test_attributes_that_speak_to_blocks_say_nothing_at_first(tmp_path: Path) -> None:
-    save_scales(tmp_path / "portraits-flex.safetensors", net("flex"))
-    base, model = read_scales(tmp_path / "portraits-flex.safetensors"), prepare(job(tmp_path, "adaln"))
-    conditions_BA, canvas_BL, there_K = MapDraws(job(tmp_path, "adaln"), 0, 0).batch(1)
+    save_scales(tmp_path / "portraits-flex-plain.safetensors", net("flex-plain"))
+    base, model = read_scales(tmp_path / "portraits-flex-plain.safetensors"), prepare(job(tmp_path, "flex"))
+    conditions_BA, canvas_BL, there_K = MapDraws(job(tmp_path, "flex"), 0, 0).batch(1)
     assert len(there_K) == len(model.pyramid.sizes)
     plain, told = (logits_of(each, conditions_BA, canvas_BL) for each in (base, model))
     torch.testing.assert_close(told, plain)
-    scales.train(job(tmp_path, "adaln", steps=2), model, 0)
+    scales.train(job(tmp_path, "flex", steps=2), model, 0)
     spoken = model.blocks[0].own, model.ada.weight, model.embed_asked.weight
     assert all(float(weight.detach().abs().max()) > 0 for weight in spoken)
     assert float((logits_of(model, conditions_BA, canvas_BL) - plain).detach().abs().max()) > 1e-3
@@ -207,7 +207,9 @@ def test_the_sizes_are_those_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.undo()
     params = {which: Scales(config, shipped(config.kind)).num_params for which, config in scales.SIZES.items()}
     assert params["target"] == params["markov"] == params["bands"] == pytest.approx(1.4e6, rel=0.01)
-    assert params["flex"] == pytest.approx(1.27e6, rel=0.01)
+    assert params["flex-plain"] == pytest.approx(1.27e6, rel=0.01)
+    asked = (sum(CHOICES) + 8 * 160 + 8 + 4 * 6) * 160  # vectors, the shared map, each block's own
+    assert params["flex"] - params["flex-plain"] == asked
     assert params["small"] == pytest.approx(0.25e6, rel=0.02)
     assert params["mask"] - params["markov"] == pytest.approx(0.78e6, rel=0.01)
     assert set(scales.RECIPES["cpu"]) == set(scales.SIZES) == set(NAMES) == set(scales.MINUTES)

@@ -3,10 +3,10 @@
 `target` is house/portraits-scales, a block-causal model of all maps of a pyramid, and `small` the same with a sixth of
 the weights, which may go on from its maps. `markov` sees the sum so far alone; `mask` gives it a branch that draws
 masked cells of a map again, with everything else as it was: of the cells of every map an even random share is masked.
-`flex` has maps that are pictures, and trains on random lists of them, as does the smaller `flex-small`; `bands` is
-`target` on maps of frequency bands. `adaln` is `flex` whose attributes also speak to every block, by one shared map
-(adaLN); at first that map says nothing. `markov`, `flex` and `bands` begin with the weights of `target`, which knows
-the portraits already, `flex-small` with those of `small`, and `adaln` with those of `flex`.
+`flex-plain` has maps that are pictures, and trains on random lists of them, as does the smaller `flex-small`; `bands`
+is `target` on maps of frequency bands. `flex` is `flex-plain` whose attributes also speak to every block, by one shared
+map (adaLN); at first that map says nothing. `markov`, `flex-plain` and `bands` begin with the weights of `target`,
+which knows the portraits already, `flex-small` with those of `small`, and `flex` with those of `flex-plain`.
 
 Portraits and what is left open of their conditions are those of `raster`, drawn without end. The loss is the mean
 cross-entropy of all tokens of all maps. `--device cpu` trains with two processes of one thread, bfloat16
@@ -51,18 +51,18 @@ SIZES = {
     "small": replace(_base, dim=80, num_layers=2, num_heads=4, ffn_dim=200),
     "markov": replace(_base, markov=True),
     "mask": replace(_base, markov=True, redraws=2),
-    "flex": replace(_base, kind="flat"),
+    "flex-plain": replace(_base, kind="flat"),
+    "flex": replace(_base, kind="flat", adaln=True),
     "flex-small": replace(_base, kind="flat", dim=80, num_layers=2, num_heads=4, ffn_dim=200),
     "bands": replace(_base, kind="fft"),
-    "adaln": replace(_base, kind="flat", adaln=True),
 }
-LISTS = ("flex", "flex-small", "adaln")  # models that train on random lists of maps
+LISTS = ("flex", "flex-plain", "flex-small")  # models that train on random lists of maps
 # On CPUs.
 STEPS = {
     **{"target": 1500, "small": 1000, "markov": 300, "mask": 250},
-    **{"flex": 400, "flex-small": 700, "bands": 600, "adaln": 400},
+    **{"flex-plain": 400, "flex": 400, "flex-small": 700, "bands": 600},
 }
-MINUTES = {"target": 30, "small": 6, "markov": 6, "mask": 5, "flex": 7, "flex-small": 4, "bands": 11, "adaln": 7}
+MINUTES = {"target": 30, "small": 6, "markov": 6, "mask": 5, "flex-plain": 7, "flex": 7, "flex-small": 4, "bands": 11}
 RECIPES = {
     device: {
         which: replace(each["target"], steps=steps * each["target"].steps // RASTER["cpu"]["target"].steps)
@@ -73,24 +73,25 @@ RECIPES = {
 NAMES = {
     **{"target": "portraits-scales", "small": "portraits-scales-small", "markov": "portraits-markov"},
     **{"mask": "portraits-redraw", "flex": "portraits-flex", "flex-small": "portraits-flex-small"},
-    **{"bands": "portraits-bands", "adaln": "portraits-adaln"},
+    **{"bands": "portraits-bands", "flex-plain": "portraits-flex-plain"},
 }
 # Of stored weights, where not 8: held-out losses move by less than 0.5 %.
-BITS = {"flex": 6, "adaln": 6, "mask": 7, "bands": 7}
+BITS = {"flex": 6, "flex-plain": 6, "mask": 7, "bands": 7}
 # Whose weights it begins with.
 STARTS = {
-    **{"markov": "target", "flex": "target", "flex-small": "small", "bands": "target", "mask": "markov"},
-    **{"adaln": "flex"},
+    **{"markov": "target", "flex-plain": "target", "flex-small": "small", "bands": "target", "mask": "markov"},
+    **{"flex": "flex-plain"},
 }
 WHAT = {
     "target": "Small model that paints described portraits of 16x16 pixels map by map, coarse to fine.",
     "small": "Smaller model of the maps of house/portraits-scales, which may paint the last of them.",
     "markov": "Model of the maps of house/portraits-scales that sees their sum alone and keeps nothing between calls.",
     "mask": "house/portraits-markov with a branch that draws masked cells of a map again.",
-    "flex": "Small model that paints described portraits map by map, each map the whole picture at its size.",
+    "flex-plain": "Small model that paints described portraits map by map, each map the whole picture at its size.",
+    "flex": "Small model that paints described portraits map by map, each map the whole picture at its size; what is "
+    "asked also speaks to every block (shared adaLN).",
     "flex-small": "Smaller model of the maps of house/portraits-flex, which may paint the last of them.",
     "bands": "Small model that paints described portraits band by band, low frequencies first.",
-    "adaln": "house/portraits-flex whose attributes also speak to every block, by one shared map (adaLN).",
 }
 
 
