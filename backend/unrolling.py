@@ -16,7 +16,7 @@ from torch import Tensor
 
 from backend.chance import Ask
 from backend.errors import UserError
-from backend.gaussian import echoed, overlap
+from backend.gaussian import distance, echoed, overlap
 from backend.protocols import BandSession, EchoLaw, FeatureSession, HearingSession, PatchLaw, PathSession
 from backend.sampling import shorten
 from backend.types import Fate, Mark
@@ -60,13 +60,20 @@ class Paths:
         start_R1 = torch.tensor([self.lengths[row] * self.patch for row in rows])[:, None]
         return whole_ST[torch.tensor(rows)[:, None], start_R1 + torch.arange(length)]
 
-    def add(self, rows: Sequence[int], patches_RKP: Tensor, counts: Sequence[int], fates: Sequence[Fate]) -> list[Mark]:
+    def add(
+        self,
+        rows: Sequence[int],
+        patches_RKP: Tensor,
+        counts: Sequence[int],
+        fates: Sequence[Fate],
+        told: Sequence[Sequence[Sequence[float]]] | None = None,
+    ) -> list[Mark]:
         """Write the first counts[r] patches of each row, as far as the horizon goes; their marks.
 
-        fates: of the last patch of each row; those before it were KEPT.
+        fates: of the last patch of each row; those before it were KEPT. told: `shortened` values, where known.
         """
         values_RKP = patches_RKP.detach().cpu().double()
-        told_RK = shortened(values_RKP)
+        told_RK = shortened(values_RKP) if told is None else told
         marks = []
         for r, (row, count, last) in enumerate(zip(rows, counts, fates, strict=True)):
             start = self.lengths[row]
@@ -85,13 +92,17 @@ class Paths:
         start = index * self.patch
         return Mark(row * self.horizon + start, None, fate, values=tuple(values[: self.horizon - start]))
 
-    def refused(self, rows: Sequence[int], x_RKP: Tensor, counts: Sequence[int]) -> list[Mark]:
-        """Marks of drafted patches that were not kept, made before `add`: the first is rejected, others are unread."""
-        told_RK = shortened(x_RKP)
+    def refused(
+        self, rows: Sequence[int], told: Sequence[Sequence[Sequence[float]]], counts: Sequence[int], drafted: int
+    ) -> list[Mark]:
+        """Marks of drafted patches that were not kept, made before `add`: the first is rejected, others are unread.
+
+        told: of each row, the `shortened` values of its first `drafted` patches, or more.
+        """
         return [
-            self.mark(row, self.lengths[row] + k, told_RK[r][k], Fate.REJECTED if k == counts[r] else Fate.UNREAD)
+            self.mark(row, self.lengths[row] + k, told[r][k], Fate.REJECTED if k == counts[r] else Fate.UNREAD)
             for r, row in enumerate(rows)
-            for k in range(counts[r], min(x_RKP.shape[1], self.patches - self.lengths[row]))
+            for k in range(counts[r], min(drafted, self.patches - self.lengths[row]))
         ]
 
     def _at(self, rows: Sequence[int], count: int) -> Tensor:
@@ -107,13 +118,15 @@ def finish(
 
     counts: drafts that each row keeps. Patches behind the horizon are committed nowhere.
     """
-    kept_RKP = torch.cat((x_RKP, last_RP[:, None]), 1)
+    kept_RKP, drafted = torch.cat((x_RKP, last_RP[:, None]), 1), x_RKP.shape[1]
+    told = shortened(kept_RKP)  # drafts, and the patch that each row ends with
     at = torch.tensor(counts, device=kept_RKP.device)
     kept_RKP[torch.arange(len(rows), device=at.device), at] = last_RP
-    fates = [Fate.FIXED if n < x_RKP.shape[1] else Fate.BONUS for n in counts]
+    fates = [Fate.FIXED if n < drafted else Fate.BONUS for n in counts]
     room = [min(n + 1, paths.patches - paths.lengths[row]) for row, n in zip(rows, counts, strict=True)]
-    marks = paths.refused(rows, x_RKP, counts)
-    marks += paths.add(rows, kept_RKP, [n + 1 for n in counts], fates)
+    marks = paths.refused(rows, told, counts, drafted)
+    ended = [[*row[:n], row[-1]] for row, n in zip(told, counts, strict=True)]
+    marks += paths.add(rows, kept_RKP, [n + 1 for n in counts], fates, ended)
     target.commit(kept_RKP, room, rows)
     return tuple(marks), kept_RKP, room
 
@@ -173,14 +186,15 @@ def refused_curve(x_KP: Tensor, start: int, horizon: int, row: int) -> tuple[Mar
     )
 
 
-def acceptance(ratio_RK: Tensor, distance_RK: Tensor) -> dict[str, float]:
+def acceptance(ratio_RK: Tensor, p: PatchLaw, q: PatchLaw) -> dict[str, float]:
     """Figures of drafted patches by place k = 1, 2, ...: `chance k`, the mean chance to be accepted if all before were;
     `bell k`, the mean of 2 Phi(-D / 2), which it is where both laws have one covariance; `distance k`, the mean D.
 
-    ratio_RK: log p / q of the drafts, see `judge`.
+    ratio_RK: log p / q of the drafts, see `judge`. p, q: laws [R, K] of the target and of the drafter.
     """
     if not ratio_RK.shape[1]:
         return {}
+    distance_RK = distance(p, q)
     chance_K = ratio_RK.clamp_max(0.0).exp().mean(0)
     named = {"chance": chance_K, "bell": overlap(distance_RK).mean(0), "distance": distance_RK.mean(0)}
     return {f"{name} {k + 1}": shorten(x) for name, x_K in named.items() for k, x in enumerate(x_K)}

@@ -30,13 +30,14 @@ class PatchSession:
 
     levels: Sequence[float] = LEVELS
 
-    def __init__(self, model: ForecasterModel, prompt: Prompt, sampling: Sampling, meter: Meter) -> None:
+    def __init__(self, model: ForecasterModel, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> None:
         config = model.net.config
         self.series_CT = torch.tensor([prompt.extras["context"]], dtype=torch.float64)
         self.season: int = prompt.extras["season"]
         self.patch, self.reach = config.patch, config.reach
         self.sizes: Sequence[int] = [size * config.patch for size in config.sizes]
         self._model, self._temperature, self._meter = model, sampling.temperature, meter
+        self._room = -(-room // self.patch)
         self._strands: Strands | None = None
 
     @property
@@ -47,7 +48,8 @@ class PatchSession:
     def fork(self, paths: int) -> None:
         """See `PathSession.fork`."""
         assert self._strands is None, "forked twice"
-        self._strands = Strands(self._model.net, self.series_CT[0].to(self._model.net.dtype), paths)
+        context_T = self.series_CT[0].to(self._model.net.dtype)
+        self._strands = Strands(self._model.net, context_T, paths, self._room)
 
     def score(self, draft_RKP: Tensor | None = None, rows: Sequence[int] | None = None) -> PatchLaw:
         """See `PathSession.score`. Raises UserError if the model returns no numbers."""
@@ -123,7 +125,7 @@ class ForecasterModel:
     def open(self, protocol: type, prompt: Prompt, sampling: Sampling, meter: Meter, room: int) -> Any:
         """A session on a prompt of `SeriesCodec`."""
         assert protocol in self.speaks, protocol
-        return PatchSession(self, prompt, sampling, meter)
+        return PatchSession(self, prompt, sampling, meter, room)
 
 
 def load_forecaster(

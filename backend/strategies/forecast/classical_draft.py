@@ -7,13 +7,14 @@ Show: acceptance by model and series, high where seasons repeat, low on irregula
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 import torch
 
 from backend.chance import Ask
 from backend.classical import Kind, fit
-from backend.gaussian import distance, judge, placed, stacked
+from backend.gaussian import judge, placed, stacked
 from backend.protocols import PatchLaw, PathSession
 from backend.registry import strategy
 from backend.types import Guarantee, Knob, Step
@@ -49,7 +50,6 @@ def classical_draft(
         p = target.score(x_RKP, rows)
         laws = stacked(q) if q else p[:, :0]
         counts, last_RP, ratio_RK = judge(p, laws, x_RKP, noise_RKP, ask.chance)
-        figures = acceptance(ratio_RK, distance(p[:, :length], laws))
         marks, _, _ = finish(target, under_way, rows, x_RKP, counts, last_RP)
         note = f"{sum(counts)} of {len(rows) * length} patches of {model} kept, paths open: {len(rows)}"
-        yield Step(marks, note, figures=figures)
+        yield Step(marks, note, measure=partial(acceptance, ratio_RK, p[:, :length], laws))

@@ -7,12 +7,13 @@ Show: acceptance by how far a head looks ahead, falling; calls against recursive
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 import torch
 
 from backend.chance import Ask
-from backend.gaussian import distance, judge, placed, replaced
+from backend.gaussian import judge, placed, replaced
 from backend.protocols import LookaheadSession
 from backend.registry import strategy
 from backend.types import Guarantee, Knob, Step
@@ -39,7 +40,6 @@ def lookahead_heads(
         p, heads = target.look(x_RKP, rows)
         q = ahead[rows, :length] if ahead is not None else p[:, :0]
         counts, last_RP, ratio_RK = judge(p, q, x_RKP, under_way.noise(rows, length + 1), ask.chance)
-        figures = acceptance(ratio_RK, distance(p[:, :length], q))
         marks, _, _ = finish(target, under_way, rows, x_RKP, counts, last_RP)
         found = heads[torch.arange(len(rows)), torch.tensor(counts), :reach]  # behind the patch that was just drawn
         fresh_RKP = placed(found, under_way.noise(rows, reach))
@@ -48,4 +48,4 @@ def lookahead_heads(
         else:
             ahead, x_SKP[rows] = replaced(ahead, torch.tensor(rows), found), fresh_RKP
         note = f"{sum(counts)} of {len(rows) * length} patches of the heads kept, paths open: {len(rows)}"
-        yield Step(marks, note, figures=figures)
+        yield Step(marks, note, measure=partial(acceptance, ratio_RK, p[:, :length], q))

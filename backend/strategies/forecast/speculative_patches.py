@@ -8,12 +8,13 @@ Show: bars by call, kept, rejected, corrected; acceptance by patch beside 2 Phi(
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 import torch
 
 from backend.chance import Ask
-from backend.gaussian import distance, judge, placed, stacked
+from backend.gaussian import judge, placed, stacked
 from backend.protocols import PatchLaw, PathSession
 from backend.registry import strategy
 from backend.types import Guarantee, Knob, Step
@@ -44,9 +45,8 @@ def speculative_patches(
         p = target.score(x_RKP, rows)  # one call, K + 1 laws for each path
         laws = stacked(q) if q else p[:, :0]
         counts, last_RP, ratio_RK = judge(p, laws, x_RKP, noise_RKP, ask.chance)
-        figures = acceptance(ratio_RK, distance(p[:, :length], laws))
         marks, kept_RKP, room = finish(target, under_way, rows, x_RKP, counts, last_RP)
         draft.commit(kept_RKP, room, rows)
         tell(rows)  # what the target thought, to a drafter that carries it on
         note = f"{sum(counts)} of {len(rows) * length} drafted patches kept, paths open: {len(rows)}"
-        yield Step(marks, note, figures=figures)
+        yield Step(marks, note, measure=partial(acceptance, ratio_RK, p[:, :length], laws))
