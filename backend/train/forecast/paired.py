@@ -175,6 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
     parser.add_argument("--weight", type=float, help="of agreement, where not what the recipe says")
     parser.add_argument("--pull", type=float, help="of the forecaster's laws to the drafter's, as well")
+    parser.add_argument("--seed", type=int, help="of windows: another one for every further training")
     parser.add_argument("--tiny", action="store_true", help="small models on made-up walks, in seconds")
     args = parser.parse_args(argv)
     if args.device == "cpu":
@@ -182,6 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = TINY if args.tiny else RECIPES[args.device]
     recipe = replace(recipe, steps=args.steps or recipe.steps, weight=args.weight or recipe.weight)
     recipe = replace(recipe, pull=recipe.pull if args.pull is None else args.pull)
+    recipe = replace(recipe, seed=recipe.seed if args.seed is None else args.seed)
     if args.tiny:
         windows_NW: Any = patches.walks(512).numpy()
     else:
