@@ -3,10 +3,11 @@
     python -m backend.bench --tab image --prompts 12 --pictures 500 --json assets/bench/image.json [--resume]
     python -m backend.bench --tab image --model house/thumbs@cfg=2 --json assets/bench/image-thumbs.json
 
-Painters of another style get prompts of that style, its judge, and a few lanes; no FD-house, which needs a drawer.
+Painters of another style get prompts of that style, its judge, and a few lanes.
 First the lanes are timed, alternating in one process as texts are. Then, untimed, each lane whose law is not an exact
-lane's paints further prompts, and the judge reads them: as many as fit into --quality-seconds, and all of --pictures
-for plain decoding and next_scale. The file is written after every lane; --resume leaves out lanes that stand in it.
+lane's paints further prompts, and the judge reads them: as many as fit into --quality-seconds, but --set of them at
+least, for their FD-house, and all of --pictures for plain decoding and next_scale. The file is written after every
+lane; --resume leaves out lanes that stand in it.
 """
 
 from __future__ import annotations
@@ -27,13 +28,12 @@ from backend.bench_lanes import BASELINE, OurLane, Prompted, Timed, measure, qua
 from backend.catalog import Catalog
 from backend.codecs.atlas import Pixels
 from backend.codecs.of_models import style_of_model
-from backend.codecs.palette import PaletteTokenizer
-from backend.codecs.portraits import Attributes, draw_many
 from backend.codecs.styles import PIXEL
 from backend.entries import preferred
 from backend.errors import UserError
 from backend.image_prompts import file_of
-from backend.models.house.portrait_judge import PortraitJudge
+from backend.image_reference import Reference, reference_of
+from backend.models.house.portrait_judge import PortraitJudge, fd_house
 from backend.models.house.raster_fleet import can_paint, paint_many
 from backend.protocols import (
     PROTOCOL_NAMES,
@@ -42,10 +42,11 @@ from backend.protocols import (
     DistilledSession,
     FleetSession,
     MaskedSession,
+    Model,
     ScaleSession,
 )
 from backend.protocols import base as base_of
-from backend.quality import distance, finished, hits, judge, log_likelihood, small
+from backend.quality import by_painter, finished, hits, judge, log_likelihood, nats_a_cell, small
 from backend.registry import find, strategies
 from backend.run import record
 from backend.trace import Trace, summarise
@@ -63,7 +64,6 @@ SETS = {  # lanes of a strategy, where not its defaults alone
     "relaxed": ("relaxed", "relaxed:delta=0"),
 }
 FEW = (BASELINE, "speculative_jacobi", "confidence:steps=12")  # lanes of a style that is not the tab's first
-REAL = 4  # portraits drawn for a prompt of the reference set
 Tell = Callable[[str], None]
 
 
@@ -198,10 +198,10 @@ class Reader:
     """What pictures are held against: the judge, the prompts in their order, and portraits drawn for them."""
 
     reader: PortraitJudge
+    painter: Model  # under which the cells of all pictures are told
     prompts: Sequence[Prompted]
     conditions: Sequence[Sequence[int]]
-    real: Pixels | None  # [prompts * REAL, 16, 16, 3], as drawn for the prompts, where the style is drawn here
-    more: Pixels | None  # [prompts, 16, 16, 3], others, in the order of the prompts
+    drawn: Reference | None  # of pictures that were drawn for the prompts
     in_set: int
 
     @classmethod
@@ -212,20 +212,19 @@ class Reader:
         if reader is None:
             script = "judge" if style == PIXEL else f"style_judge --style {style}"
             raise UserError(f"There is no judge of {style}; train it with python -m backend.train.portraits.{script}.")
-        codec = catalog.get(painter).codec
-        asked = [codec.encode(prompt.text).extras["conditions"] for prompt in prompts]
-        real, more = (portraits_of(asked, *how) if style == PIXEL else None for how in ((REAL, 7), (1, 8)))
-        return cls(reader, prompts, asked, real, more, in_set)
+        model = catalog.get(painter)
+        asked = [model.codec.encode(prompt.text).extras["conditions"] for prompt in prompts]
+        return cls(reader, model, prompts, asked, reference_of(reader, asked), in_set)
 
-    def worth(self, pictures: Pixels, nats: Sequence[float | None]) -> dict[str, Any]:
+    def worth(self, pictures: Pixels, nats: Sequence[float | None], cells: Sequence[float | None]) -> dict[str, Any]:
         """Measures of the pictures of the first prompts: attributes right, overall and by kind of prompt, and distance.
 
-        attributes_error: standard error, over pictures. fd_house: of the first `in_set` of them, against the portraits
-        of all prompts; fd_house_of_real tells that of as many portraits drawn for the same prompts.
+        nats, cells: their log-likelihoods under their own target and under the painter. attributes_error: standard
+        error, over pictures. fd_house: of the first `in_set` of them, against what was drawn for all prompts;
+        fd_house_of_real tells that of as many others that were drawn for the same prompts.
         """
         scores = hits(self.reader, pictures, self.conditions[: len(pictures)])
         kinds = [prompt.kind for prompt in self.prompts[: len(pictures)]]
-        told = [x for x in nats if x is not None]
         out: dict[str, Any] = {
             "pictures": len(pictures),
             **share(scores),
@@ -233,12 +232,20 @@ class Reader:
                 kind: share([score for score, k in zip(scores, kinds, strict=True) if k == kind])
                 for kind in dict.fromkeys(kinds)
             },
-            "log_likelihood": statistics.fmean(told) if told else None,
+            "log_likelihood": _mean(nats),
+            "by_painter": _mean(cells),
         }
-        if len(pictures) >= self.in_set and self.real is not None and self.more is not None:
-            out["fd_house"] = distance(self.reader, pictures[: self.in_set], self.real)
-            out["fd_house_of_real"] = distance(self.reader, self.more[: self.in_set], self.real)
+        if len(pictures) >= self.in_set and self.drawn is not None:
+            features = self.reader.features_of(pictures[: self.in_set])
+            out["fd_house"] = fd_house(features, self.drawn.real)
+            out["fd_house_of_real"] = fd_house(self.drawn.more[: self.in_set], self.drawn.real)
         return out
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are known."""
+    known = [x for x in values if x is not None]
+    return statistics.fmean(known) if known else None
 
 
 def share(scores: Sequence[tuple[int, int]]) -> dict[str, Any]:
@@ -252,16 +259,15 @@ def share(scores: Sequence[tuple[int, int]]) -> dict[str, Any]:
     return {"attributes": value, "attributes_error": error}
 
 
-def portraits_of(conditions: Sequence[Sequence[int]], each: int, seed: int) -> Pixels:
-    """Portraits [B * each, 16, 16, 3] as the drawer makes them for each prompt, in the colours of the palette."""
-    palette, rng = PaletteTokenizer(), np.random.default_rng([20_000_000, seed])
-    drawn = [draw_many(each, rng, Attributes.of(asked), "all")[0] for asked in conditions]
-    return palette.decode(palette.encode(np.concatenate(drawn)))
+def paint_for(
+    lane: OurLane, against: Reader, seconds: float, most: int
+) -> tuple[Pixels, list[float | None], list[float | None]]:
+    """Pictures of the first prompts and their log-likelihoods, under their own target and under the painter.
 
-
-def paint_for(lane: OurLane, against: Reader, seconds: float, most: int) -> tuple[Pixels, list[float | None]]:
-    """Pictures of the first prompts and their log-likelihoods, one by one until the seconds are used up."""
-    pictures, nats, end = [], list[float | None](), time.perf_counter() + seconds
+    One by one until the seconds are used up, but a whole set at least.
+    """
+    pictures, nats, cells = [], list[float | None](), list[float | None]()
+    end = time.perf_counter() + seconds
     for i, prompt in enumerate(against.prompts[:most]):
         trace = record(lane.request(prompt.text, i), lane.catalog)
         model = lane.catalog.get(trace.request.models["target"])
@@ -270,9 +276,10 @@ def paint_for(lane: OurLane, against: Reader, seconds: float, most: int) -> tupl
             raise UserError(f"{lane.name} did not finish its picture of prompt {i + 1}: {trace.end}.")
         pictures.append(picture)
         nats.append(log_likelihood(trace, lane.catalog))
-        if time.perf_counter() > end:
+        cells.append(by_painter(trace, lane.catalog, against.painter.id))
+        if time.perf_counter() > end and len(pictures) >= against.in_set:
             break
-    return np.stack(pictures), nats
+    return np.stack(pictures), nats, cells
 
 
 def quality(lane: OurLane, against: Reader, seconds: float, pictures: int) -> dict[str, Any]:
@@ -283,7 +290,9 @@ def quality(lane: OurLane, against: Reader, seconds: float, pictures: int) -> di
         conditions = against.conditions[:pictures]
         canvases, nats = paint_many(model, conditions, range(len(conditions)), lane.sampling)  # type: ignore[arg-type]
         painted = np.stack([small(model.codec.decode(canvas), against.reader.side) for canvas in canvases])
-        return against.worth(painted, nats)
+        texts = [prompt.text for prompt in against.prompts]
+        cells = [nats_a_cell(against.painter, *of) for of in zip(canvases, texts, strict=False)]
+        return against.worth(painted, nats, cells)
     patient = request.strategy == EXACT[ScaleSession]
     return against.worth(*paint_for(lane, against, float("inf") if patient else seconds, pictures))
 

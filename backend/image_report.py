@@ -22,7 +22,7 @@ SLOW = ("random_order", "verified_steps")  # one call a slot, and several pictur
 # --------------------------------------------------------------------------------------------------------------- table
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    head = f"{LANE.format(seconds='s a picture')} | attributes right | nats a token | FD-house"
+    head = f"{LANE.format(seconds='s a picture')} | attributes right | nats a token | nats a cell | FD-house"
     return grid(head, (cells(r, 1, ".2f", _worth(r.get("quality") or {})) for r in rows))
 
 
@@ -49,13 +49,13 @@ def calls(r: Row) -> str:
 
 
 def _worth(q: Row) -> list[str]:
-    """Attributes right with their error and number of pictures, log-likelihood and distance."""
+    """Attributes right with their error and number of pictures, both log-likelihoods and distance."""
     if "law_of" in q:
-        return [f"as `{q['law_of']}`", "", ""]
+        return [f"as `{q['law_of']}`", "", "", ""]
     if q.get("attributes") is None:
-        return ["", "", ""]
-    nats, far = q.get("log_likelihood"), q.get("fd_house")
-    return [accuracy(q), "" if nats is None else f"{nats:.3f}", "" if far is None else f"{far:.0f}"]
+        return ["", "", "", ""]
+    measures = ((q.get("log_likelihood"), ".3f"), (q.get("by_painter"), ".3f"), (q.get("fd_house"), ".0f"))
+    return [accuracy(q), *("" if value is None else format(value, digits) for value, digits in measures)]
 
 
 def accuracy(q: Row) -> str:
@@ -79,6 +79,7 @@ def report(result: Row) -> str:
         "*attributes right*: of what held-out prompts name, the share that the judge reads off the picture, with its "
         "standard error and the number of pictures. *nats a token*: log-likelihood under the lane's own target, whose "
         "tokens are pixels or maps, so that only lanes of one target compare; none where the target has no such law. "
+        f"*nats a cell*: that of the picture under `{e['model']}`, whoever painted it, so that all lanes compare. "
         f"*FD-house*: Frechet distance in the judge's features, {e['set']} pictures against drawn ones{floor}; it is "
         "no FID. *rows*: token-forwards of all models, two a token under guidance. *calls*: those of the target, which "
         "alone *x calls* compares, and behind a plus those of other models."

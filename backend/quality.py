@@ -8,6 +8,7 @@ Letters: A attributes, L slots of a canvas, N slots of a scale, V vocabulary.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -19,9 +20,11 @@ from torch import Tensor
 
 from backend.catalog import ASSETS, Catalog
 from backend.codecs.atlas import Pixels
-from backend.codecs.image import UNKNOWN
+from backend.codecs.image import UNKNOWN, ImageCodec
 from backend.codecs.of_models import style_of_model
 from backend.codecs.styles import PIXEL, STYLES
+from backend.entries import preferred
+from backend.errors import UserError
 from backend.image_prompts import named
 from backend.meter import Meter
 from backend.models.house.portrait_judge import PortraitJudge, fd_house, judge_name, judge_of
@@ -50,10 +53,14 @@ def is_worth_weighing(request: Request, catalog: Catalog) -> bool:
 def weighed(trace: Trace, catalog: Catalog) -> Trace:
     """The trace with what its output is worth, as far as that can be said.
 
-    "log_likelihood": nats a token under the target. "attributes": of those that the prompt of a picture names, the
-    share that the judge reads back from it.
+    "log_likelihood": nats a token under the target. "by_painter": of a picture, nats a cell under the plain painter.
+    "attributes": of those that the prompt of a picture names, the share that the judge reads back from it.
     """
-    found = {"log_likelihood": log_likelihood(trace, catalog), "attributes": attributes_right(trace, catalog)}
+    found = {
+        "log_likelihood": log_likelihood(trace, catalog),
+        "by_painter": by_painter(trace, catalog),
+        "attributes": attributes_right(trace, catalog),
+    }
     worth = {name: value for name, value in found.items() if value is not None}
     return replace(trace, worth=worth) if worth else trace
 
@@ -119,6 +126,50 @@ def _log_chances(p_NV: Tensor, tokens: Sequence[int]) -> float:
     return float(chances_N.double().log().sum())
 
 
+def painter_of(target: str) -> str:
+    """The painter that writes pictures of the target's style cell by cell, under as much guidance as the target."""
+    scale = re.search(r"@cfg=[\d.]+", target)
+    style = style_of_model(target)
+    return preferred("house/portraits" if style == PIXEL else f"house/{style}") + (scale.group() if scale else "")
+
+
+def by_painter(trace: Trace, catalog: Catalog, painter: str = "") -> float | None:
+    """Mean log probability, in nats a cell, of a finished picture under one painter, whoever painted it and how.
+
+    So the pictures of masked, coarse and distilled models have one, and those of all models compare. Cells that were
+    given count as well. painter: its id, if not `painter_of` the target. None for what is no picture or not finished,
+    and where there is no such painter.
+    """
+    model = catalog.get(trace.request.models["target"])
+    if model.codec.modality != "image":
+        return None
+    try:
+        reader = catalog.get(painter or painter_of(trace.request.models["target"]))
+    except UserError:
+        return None
+    prompt = model.codec.encode(trace.request.prompt)
+    raw = trace.request.prompt
+    text: str = raw if isinstance(raw, str) else raw["prompt"]
+    if model.codec.vocabulary == reader.codec.vocabulary and ScaleSession not in model.speaks:
+        canvas = _canvas(trace, model, prompt)
+        return None if canvas is None else nats_a_cell(reader, canvas, text)
+    picture = finished(trace, model, prompt)
+    return None if picture is None else nats_a_cell(reader, tokens_of(reader, picture), text)
+
+
+def tokens_of(painter: Model, picture: Pixels) -> list[int]:
+    """The canvas of a painter that shows a picture [S, S, 3] of its style."""
+    assert isinstance(painter.codec, ImageCodec)
+    tokens: list[int] = painter.codec.tokenizer.encode(picture[None])[0].tolist()
+    return tokens
+
+
+def nats_a_cell(painter: Model, tokens: Sequence[int], text: str) -> float:
+    """Mean log probability of a whole canvas under a causal painter at temperature 1, given a prompt."""
+    session = painter.open(CausalSession, painter.codec.encode(text), PLAIN, Meter(), len(tokens))
+    return _log_chances(session.score(list(tokens)).p_NV[:-1], tokens) / len(tokens)
+
+
 def _sizes(trace: Trace) -> list[tuple[int, int]]:
     """The maps that a run wrote, as its steps tell."""
     told = {
@@ -170,13 +221,20 @@ def hits(reader: PortraitJudge, pictures: Pixels, conditions: Sequence[Sequence[
 def finished(trace: Trace, model: Model, prompt: Prompt) -> Pixels | None:
     """The picture [S, S, 3] that a run painted, at the side of its style; None while some of it is open."""
     side = STYLES[style_of_model(trace.request.models["target"])].side
-    written, given = trace.written(), prompt.extras.get("canvas", ())
     if ScaleSession in model.speaks:
+        written = trace.written()
         whole = trace.end in ("budget", "end token") and _ends_whole(trace)
         return small(model.codec.decode(written), side) if whole and UNKNOWN not in written else None
+    canvas = _canvas(trace, model, prompt)
+    return None if canvas is None else small(model.codec.decode(canvas), side)
+
+
+def _canvas(trace: Trace, model: Model, prompt: Prompt) -> list[int] | None:
+    """The tokens of a finished picture that is one canvas, given ones included; None while some are open."""
+    written, given = trace.written(), prompt.extras.get("canvas", ())
     canvas = [*written, *[UNKNOWN] * (len(given) - len(written))]
     canvas = [given[i] if token == UNKNOWN and i < len(given) else token for i, token in enumerate(canvas)]
-    return small(model.codec.decode(canvas), side) if len(canvas) >= model.context and UNKNOWN not in canvas else None
+    return canvas if len(canvas) >= model.context and UNKNOWN not in canvas else None
 
 
 def _ends_whole(trace: Trace) -> bool:

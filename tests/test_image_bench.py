@@ -19,8 +19,9 @@ from backend.codecs.portraits import NAMES, Attributes, draw_many, held_out
 from backend.codecs.styles import STYLES
 from backend.entries import Entry
 from backend.errors import UserError
-from backend.image_bench import Progress, Reader, cost, exact_lane, lanes_here, make_lane, portraits_of, share
+from backend.image_bench import Progress, Reader, cost, exact_lane, lanes_here, make_lane, share
 from backend.image_prompts import named
+from backend.image_reference import portraits_of
 from backend.models.house.portrait_judge import PortraitJudge
 from backend.models.raster import guided
 from backend.types import Sampling
@@ -119,16 +120,17 @@ def test_pictures_are_held_against_prompts_by_kind(reader: PortraitJudge) -> Non
     prompts = [Prompted("pale skin, blue eyes", "common"), Prompted("dark skin", "few words")] * 3
     catalog: Any = Here(painter())
     against = Reader.of(prompts, catalog, "toy/painter", in_set=4)
-    assert against.real.shape == (24, 16, 16, 3)
+    assert against.drawn is not None
+    assert against.drawn.real.shape == (24, 8)
     pictures = portraits_of(against.conditions, 1, 5)
     reads = reader.attributes(pictures)
-    worth = against.worth(pictures[:5], [-1.0, -2.0, None, None, None])
+    worth = against.worth(pictures[:5], [-1.0, -2.0, None, None, None], [None] * 4 + [-3.0])
     right = [(reads[i] == against.conditions[i])[named(against.conditions[i])] for i in range(5)]
     assert worth["attributes"] == pytest.approx(np.concatenate(right).mean())
     assert worth["by_kind"]["few words"]["attributes"] == pytest.approx(np.concatenate(right[1::2]).mean())
-    assert (worth["pictures"], worth["log_likelihood"]) == (5, -1.5)
+    assert (worth["pictures"], worth["log_likelihood"], worth["by_painter"]) == (5, -1.5, -3.0)
     assert worth["fd_house"] > 0
-    assert "fd_house" not in against.worth(pictures[:3], [None] * 3)
+    assert "fd_house" not in against.worth(pictures[:3], [None] * 3, [None] * 3)
 
 
 def test_drawn_portraits_have_what_was_asked() -> None:
@@ -167,6 +169,7 @@ def test_measures_and_goes_on_where_it_was(tmp_path: Path, reader: PortraitJudge
     assert jacobi["quality"] == {"law_of": "autoregressive"}
     assert plain["quality"]["pictures"] == 2
     assert 0 <= plain["quality"]["attributes"] <= 1
+    assert plain["quality"]["by_painter"] == pytest.approx(plain["quality"]["log_likelihood"], abs=1e-5)
     text = image_report.report(result)
     assert "| `jacobi:window=16` | toy/painter@cfg=2 | " in text
     assert "| as `autoregressive` |" in text

@@ -18,12 +18,15 @@ from backend.meter import Meter
 from backend.protocols import CausalSession
 from backend.quality import (
     attributes_right,
+    by_painter,
     distance,
     finished,
     hits,
     is_worth_weighing,
     log_likelihood,
+    painter_of,
     small,
+    tokens_of,
     weighed,
 )
 from backend.trace import Trace
@@ -149,6 +152,32 @@ def test_maps_are_told_one_after_the_other() -> None:
 def test_masked_targets_have_no_likelihood() -> None:
     grid = ToyGrid()
     assert log_likelihood(paint("random_order", [grid]), ToyCatalog([grid])) is None  # type: ignore[arg-type]
+
+
+def test_every_picture_is_worth_something_to_the_painter_that_writes_cell_by_cell() -> None:
+    """Under its own law that is the likelihood of its tokens; unfinished pictures and texts have none."""
+    own = painter("toy/painter")
+    catalog: Any = Painters(own)
+    told = log_likelihood(painted([7] * 256), catalog)
+    assert by_painter(painted([7] * 256), catalog, "toy/painter") == pytest.approx(told)
+    assert tokens_of(own, small(CODEC.decode([7] * 256))) == [7] * 256
+    assert by_painter(painted([7] * 255), catalog, "toy/painter") is None  # not finished
+    assert by_painter(painted([7] * 256), catalog) is None  # no house model here
+    text = Trace(Request("autoregressive", "0", {"target": causal_pair()[0].id}), (0,))
+    assert by_painter(text, ToyCatalog(causal_pair())) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("target", "painter_id"),
+    [
+        ("house/portraits-masked@cfg=3", "house/portraits@cfg=3"),
+        ("house/portraits-flex@cfg=2.5-linear", "house/portraits@cfg=2.5"),
+        ("house/portraits-student", "house/portraits"),
+        ("house/thumbs-masked@cfg=2", "house/thumbs@cfg=2"),
+    ],
+)
+def test_painters_are_those_of_style_and_guidance(target: str, painter_id: str) -> None:
+    assert painter_of(target) == painter_id
 
 
 def test_small_pictures_are_the_middle_of_the_cells() -> None:
