@@ -17,7 +17,7 @@ from typing import Any
 
 from backend.catalog import Catalog
 from backend.protocols import CausalSession
-from backend.quality import is_lossy
+from backend.quality import is_lossy, weighed
 from backend.registry import Strategy
 from backend.trace import Trace
 from backend.types import Request
@@ -32,7 +32,7 @@ from demos.parts.page import machine
 from demos.parts.race import Line, Race, State
 from demos.parts.subjects import EXAMPLES as PORTRAITS
 from demos.parts.subjects import LOOKS, Portrait
-from demos.parts.tables import save_race
+from demos.parts.tables import load_race, save_race
 from demos.text import PROTOCOL
 
 LANES = 3  # strategies beside the baseline in a recorded race
@@ -124,6 +124,12 @@ def record_forecasts(
     return run_race(catalog, forecast_form.requests_of({**form, "lanes": lanes}, catalog), repeats)
 
 
+def weigh_again(catalog: Catalog, path: Path) -> Path:
+    """Tell anew what the output of a recorded race is worth; its runs stay as they are. Raises UserError."""
+    traces, label = load_race(path)
+    return save_race([weighed(trace, catalog) for trace in traces], path, label)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m demos.record", description="Record races for the first screen.")
@@ -136,7 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--lanes", nargs="*", help="strategies of lanes 2 to 4, not of text; the usual ones if left out"
     )
+    parser.add_argument("--weigh", action="store_true", help="images: run nothing, only tell what pictures are worth")
     args = parser.parse_args(argv)
+    if args.weigh and args.tab != "image":
+        parser.error("--weigh is for --tab image alone")
     catalog = Catalog(dtype=args.dtype)
     label = f"on {time.strftime('%Y-%m-%d')}, {machine(catalog.environment())}"
     args.out.mkdir(parents=True, exist_ok=True)
@@ -146,10 +155,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.tab != "text":
         page = image.PAGE if args.tab == "image" else forecasting.PAGE
         for kind in page.kinds:
-            if not args.only or kind in args.only:
+            path = args.out / f"race-{page.file_of(kind)}.json.gz"
+            if (args.only and kind not in args.only) or (args.weigh and not path.is_file()):
+                continue
+            if args.weigh:
+                print(weigh_again(catalog, path), flush=True)
+            else:
                 traces = record_example(catalog, args.tab, kind, args.lanes, args.repeats)
-                path = save_race(traces, args.out / f"race-{page.file_of(kind)}.json.gz", label)
-                print(f"{path} with {', '.join(t.request.strategy for t in traces)}", flush=True)
+                print(
+                    f"{save_race(traces, path, label)} with {', '.join(t.request.strategy for t in traces)}", flush=True
+                )
         return 0
     known = offered(PROTOCOL)
     for i, example in enumerate(EXAMPLES):

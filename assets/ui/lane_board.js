@@ -261,11 +261,12 @@
       const { exact } = meta, gap = exact.gap === null || exact.gap === undefined ? "" : `, gap ${chance(exact.gap)}`;
       const text = { same: exact.over ? `= same ${this.whole}` : "= same so far", differs: `≠ differs at ${exact.at + 1}${gap}`,
         sample: "another sample", prompts: "other prompts", model: "another model" }[exact.kind] || "";
-      const worth = meta.worth?.log_likelihood, right = meta.worth?.attributes;
+      const painted = meta.worth?.by_painter, worth = painted ?? meta.worth?.log_likelihood, right = meta.worth?.attributes;
       if (this.unit === "value") this.drawScores(meta, c);
       else {
         c.worth.hidden = worth === undefined;
-        set(c.worth, `${worth?.toFixed(2)} nats/token`);
+        set(c.worth, `${worth?.toFixed(2)} nats/${painted === undefined ? "token" : "cell"}`);
+        if (painted !== undefined) c.worth.title = "mean log probability of a cell under the plain painter of this style, whoever painted it: the higher, the likelier it finds the picture";
         c.right.hidden = right === undefined;
         set(c.right, `${percent(right)} as asked`);
       }

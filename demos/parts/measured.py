@@ -122,8 +122,18 @@ def _note(tab: Tab, r: Mapping[str, Any]) -> str:
     if "law_of" in q:
         return f"as {q['law_of']}"
     if tab.unit == "cell":
-        return "–" if q.get("attributes") is None else f"{q['attributes']:.1%} of attributes right"
+        return "–" if q.get("attributes") is None else _painted(q)
     return "–" if q.get("wql") is None else f"WQL {q['wql']:.3f}, MASE {q['mase']:.2f}"
+
+
+def _painted(q: Mapping[str, Any]) -> str:
+    """What pictures are worth to the judge, to the plain painter, and beside drawn ones."""
+    told = [f"{q['attributes']:.1%} of attributes right"]
+    if q.get("by_painter") is not None:
+        told.append(f"{q['by_painter']:.2f} nats a cell")
+    if q.get("fd_house") is not None:
+        told.append(f"FD-house {q['fd_house']:.0f} (drawn ones {q['fd_house_of_real']:.0f})")
+    return ", ".join(told)
 
 
 def _set(r: Mapping[str, Any]) -> dict[str, Any]:

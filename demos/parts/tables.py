@@ -51,7 +51,9 @@ def step_headers(unit: str) -> list[str]:
 
 
 def _unit(name: str, unit: str) -> str:
-    return name if name == "nats/token" else name.replace("token", unit).replace("tok", f"{unit}s")
+    if name == "nats/token":
+        return "nats/cell" if unit == "cell" else name
+    return name.replace("token", unit).replace("tok", f"{unit}s")
 
 
 def measured(trace: Trace, film: Filmer | None = None) -> Summary:
@@ -84,12 +86,17 @@ def summary_rows(lanes: Sequence[Lane], film: Filmer | None = None) -> list[list
         rows.append([
             _title(lane.request.strategy), s.new_slots, s.num_target_calls, s.num_draft_calls, round(s.seconds, 3),
             round(s.units_per_second, 2), round(s.mean_acceptance_length, 3),
-            *(None if x is None else round(x, 3) for x in (s.alpha, *speeds, lane.trace.worth.get("log_likelihood"))),
+            *(None if x is None else round(x, 3) for x in (s.alpha, *speeds, _nats(lane.trace))),
             against,
             lane.trace.end or lane.state.value,
             _why(lane, lanes[0], film) if i else "",
         ])  # fmt: skip
     return rows
+
+
+def _nats(trace: Trace) -> float | None:
+    """Of a picture nats a cell under its style's plain painter, which compare; else nats a token under the target."""
+    return trace.worth.get("by_painter" if is_picture(trace) else "log_likelihood")
 
 
 def step_rows(lanes: Sequence[Lane]) -> list[list[Any]]:
