@@ -95,6 +95,8 @@ def log_density(law: PatchLaw, x_NP: Tensor) -> Tensor:
 def log_ratio(p: PatchLaw, q: PatchLaw, x_NP: Tensor) -> Tensor:
     """log p(x) / q(x); of point masses 0 where p's mean is x and q is one too, else minus infinity."""
     point_p, point_q = _is_point(p), _is_point(q)
+    if not bool((point_p | point_q).any()):
+        return log_density(p, x_NP) - log_density(q, x_NP)
     ratio_N = log_density(_spread(p, point_p), x_NP) - log_density(_spread(q, point_q), x_NP)
     same_N = point_p & point_q & (p.mean_NP == x_NP).all(-1)
     ratio_N = ratio_N.masked_fill(point_p | point_q, -torch.inf)

@@ -74,14 +74,16 @@ class Paths:
         """
         values_RKP = patches_RKP.detach().cpu().double()
         told_RK = shortened(values_RKP) if told is None else told
+        starts = [self.lengths[row] for row in rows]
+        rooms = [min(count, self.patches - start) for count, start in zip(counts, starts, strict=True)]
+        r_N, k_N = (torch.arange(values_RKP.shape[1]) < torch.tensor(rooms)[:, None]).nonzero(as_tuple=True)
+        self.written_SNP[torch.tensor(rows)[r_N], torch.tensor(starts)[r_N] + k_N] = values_RKP[r_N, k_N]
         marks = []
         for r, (row, count, last) in enumerate(zip(rows, counts, fates, strict=True)):
-            start = self.lengths[row]
-            room = min(count, self.patches - start)
-            self.written_SNP[row, start : start + room] = values_RKP[r, :room]
-            self.lengths[row] += room
+            self.lengths[row] += rooms[r]
             marks += [
-                self.mark(row, start + k, told_RK[r][k], last if k == count - 1 else Fate.KEPT) for k in range(room)
+                self.mark(row, starts[r] + k, told_RK[r][k], last if k == count - 1 else Fate.KEPT)
+                for k in range(rooms[r])
             ]
         done = min(self.lengths) * self.patch
         progress(self._ask, min(done, self.horizon) - (self.horizon - self._ask.left))

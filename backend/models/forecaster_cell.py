@@ -24,6 +24,7 @@ from backend.protocols import EchoLaw, PathSession, Prompt
 from backend.types import Sampling
 
 SPARE = 16  # places of paths behind those that are asked for
+READ = 8  # patches of the context that are read before a target is heard: more hardly help a first draft
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,6 @@ class _Place:
     h_RC: Tensor
     law: Laws
     window_RWP: Tensor
-    told: EchoLaw
 
 
 class CellSession:
@@ -53,6 +53,7 @@ class CellSession:
         self._heard = False  # whether features are there to carry on
         self._rows: list[int] = []
         self._chain: list[_Place] = []  # of the rows of the last call: behind nothing, and behind each guess
+        self._told: list[EchoLaw] = []  # their laws as they are told
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -74,13 +75,15 @@ class CellSession:
         drafted = 0 if draft_RKP is None else draft_RKP.shape[1]
         with self._meter.call(0), torch.no_grad():
             if not self._chain or asked != self._rows:
-                self._chain, self._rows = [self._caught_up(torch.tensor(asked))], asked
+                self._chain, self._told, self._rows = [self._caught_up(torch.tensor(asked))], [], asked
             for k in range(drafted):
                 assert draft_RKP is not None
                 x_RP = draft_RKP[:, k].to(self._values_SMP)
                 if k + 1 == len(self._chain) or not torch.equal(self._chain[k + 1].window_RWP[:, -1], x_RP):
                     self._chain = [*self._chain[: k + 1], self._behind(self._chain[k], x_RP)]
-            laws = stacked([place.told for place in self._chain[: drafted + 1]])
+                    del self._told[k + 1 :]
+            self._told += [place.law.patch_law(self._temperature) for place in self._chain[len(self._told) :]]
+            laws = stacked(self._told[: drafted + 1])
         assert isinstance(laws, EchoLaw)
         if not math.isfinite(float(laws.mean_NP.abs().max())):
             raise UserError(
@@ -117,19 +120,21 @@ class CellSession:
         if not self._heard:
             self._h_SC, self._heard = self._begin().repeat(len(self._length_S), 1), True
         place = None
-        while bool((late_R := self._read_S[row_R] < self._length_S[row_R]).any()):
-            some_R, all_of_them = row_R[late_R], bool(late_R.all())
-            before = place if place is not None and all_of_them else self._place(some_R)
+        left_R = self._length_S[row_R] - self._read_S[row_R]
+        for done in range(int(left_R.max())):
+            some_R = row_R if (everyone := bool((left_R > done).all())) else row_R[left_R > done]
+            before = place if place is not None and everyone else self._place(some_R)
             place = self._behind(before, self._values_SMP[some_R, self._window + self._read_S[some_R]])
             self._h_SC[some_R] = place.h_RC
             self._read_S[some_R] += 1
-            place = place if all_of_them else None
+            place = place if everyone else None
         return place or self._place(row_R)
 
     def _begin(self) -> Tensor:
-        """Read the context from features of our own. [1, C]"""
+        """Read the end of the context from features of our own. [1, C]"""
         net = self._model.net
-        window_NWP, base_N = windows_of(self._context_NP[None], self._window)[0], last_known(self._context_NP)
+        window_NWP = windows_of(self._context_NP[None], self._window)[0, -READ:]
+        base_N = last_known(self._context_NP[-READ:])
         h_1C, base_1 = net.start[None], torch.zeros_like(base_N[:1])
         for n in range(len(base_N)):
             h_1C = net(h_1C, net.law(h_1C, base_1), window_NWP[None, n], base_N[None, n])
@@ -141,17 +146,15 @@ class CellSession:
         """Where these rows stand, as far as they were read."""
         at_RW = self._read_S[row_R][:, None] + torch.arange(self._window)
         window_RWP, h_RC = self._values_SMP[row_R[:, None], at_RW], self._h_SC[row_R]
-        law = self._model.net.law(h_RC, last_known(window_RWP[:, -1]))
-        return _Place(h_RC, law, window_RWP, law.patch_law(self._temperature))
+        return _Place(h_RC, self._model.net.law(h_RC, last_known(window_RWP[:, -1])), window_RWP)
 
     def _behind(self, place: _Place, x_RP: Tensor) -> _Place:
         """Where rows stand behind one more patch, all of whose values are there."""
         net, base_R = self._model.net, x_RP[:, -1]
         window_RWP = torch.cat((place.window_RWP[:, 1:], x_RP[:, None]), 1)
         h_RC = net(place.h_RC, place.law, window_RWP, base_R)
-        law = net.law(h_RC, base_R)
         self._meter.rows += len(x_RP)
-        return _Place(h_RC, law, window_RWP, law.patch_law(self._temperature))
+        return _Place(h_RC, net.law(h_RC, base_R), window_RWP)
 
 
 class CellModel:

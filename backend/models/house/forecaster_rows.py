@@ -195,16 +195,16 @@ class Strands:
     A patch is computed once: guesses that come back, or are committed as they were, are found in the cache.
     """
 
-    def __init__(self, net: Frozen, context_T: Tensor, paths: int, room: int = SPARE) -> None:
+    def __init__(self, net: Frozen, context_T: Tensor, paths: int, room: int = 0) -> None:
         """context_T: values in model units, NaN where missing; its last patch is filled, the first from the right.
 
-        room: patches that a path will have at first; more are made room for when they come.
+        room: patches that a path will have; more are made room for when they come.
         """
         self._net = net
         context_NP = cut(context_T, net.config.patch).to(net.device)
         self.start = len(context_NP)  # slot of the first patch of a path
         self.lengths = [0] * paths
-        self._values_SMP = _longer(context_NP.expand(paths, -1, -1), self.start + room)
+        self._values_SMP = _longer(context_NP.expand(paths, -1, -1), self.start + room + SPARE)
         self._hidden_SMC = torch.empty(0)
         self._done_S = torch.zeros(paths, dtype=torch.long, device=net.device)  # slots that are computed
         self._cache: Cache | None = None
