@@ -148,11 +148,13 @@ def build_seed(default: float) -> dict[str, Any]:
 def slider(
     page_id: str, name: str, value: float, numbers: Mapping[str, Any], labels: Mapping[str, str], **options: Any
 ) -> gr.Slider:
-    """A number of the form."""
+    """A number of the form. One beyond its bounds reaches the form, whose sentence says more than Gradio's."""
     low, high, _, step = numbers[name]
-    return gr.Slider(
+    made = gr.Slider(
         low, high, value=value, step=step, label=labels[name], buttons=[], elem_id=f"{page_id}-{name}", **options
     )
+    made.preprocess = lambda payload: payload
+    return made
 
 
 def _build_details(page: Page, form: Form, traces: Sequence[Trace], shown: Path | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from backend.series.forecasts import forecast_of
 from backend.trace import Trace
 from backend.types import Fate, Mark, Request, Step
 from demos import api, forecasting, image
-from demos.parts import fans, forecast_form, knobs, links, tables
+from demos.parts import fans, forecast_form, knobs, links, page, tables
 from demos.parts.fans import SHOWN, Fan, fan
 from demos.parts.forecast_form import BASELINE, BEYOND, HOLD, NUMBERS, OWN, reading, requests_of, window_of
 from demos.parts.lab import Lab
@@ -344,3 +344,11 @@ def test_the_endpoint_tells_the_forecast() -> None:
     assert api.forecast_of(numbers)["ds"][:2] == ["61", "62"]  # type: ignore[index]
     assert api.picture_of(TRACES[0]) is None
     assert api.forecast_of(Trace(Request("autoregressive", "x", {"target": "local/fake"}))) is None
+
+
+def test_a_number_beyond_its_slider_reaches_the_form_whose_sentence_says_more() -> None:
+    with gr.Blocks():
+        made = page.slider(forecasting.ID, "horizon", 96, forecast_form.NUMBERS, forecast_form.LABELS)
+    beyond = made.preprocess(5000)
+    with pytest.raises(UserError, match="The horizon must be a whole number from 1 to 512, but 5000 was given"):
+        window_of(form(horizon=beyond))
