@@ -30,6 +30,7 @@ from backend.codecs.dates import Floats
 from backend.errors import UserError
 from backend.event_cases import EventCase, EventLane, event_cases, event_quality
 from backend.forecast_cases import PLAIN, Case, ForecastLane, cases, kind_of, spread, target_of
+from backend.forecast_long import MOST, calls_a_path, drafted
 from backend.forecast_report import Held, paired_bootstrap, pit_histogram, reliability, scores_of
 from backend.image_bench import cost
 from backend.registry import find, strategies
@@ -46,11 +47,10 @@ SETS = {  # lanes of a strategy, where not its defaults alone
     "rolled_direct": tuple(f"rolled_direct:head=1:feedback={name}" for name in ("median", "fan_out", "sampled")),
 }
 CHECKED = "speculative_patches"  # its law is held against the plain one's by measurement, too
-LONG = 512  # steps of the sweeps over a long horizon
+LONG = 512  # steps of a long horizon: the longest that the app offers
 STEPS = "house/series-lags"  # a model that writes one step a call
 SWEPT = tuple(f"noise_jacobi:window=512:carry=context:tolerance={t}" for t in ("0.0", "0.000001", "0.001"))
 ALIKE = ("ar1", "random_walk")  # series that the sweeps are told of
-LONG_DRAFTS, LONG_SERIES = "speculative_patches:gamma=5", 12  # drafted over twice the horizon, of so many series
 SLOW = 6.0  # seconds of a forecast from which on a lane is timed once, on one series
 TOKEN_PATHS = 16  # runs that make one forecast of a lane which writes one path
 Tell = Callable[[str], None]
@@ -235,33 +235,14 @@ def sweeps(catalog: Catalog, args: argparse.Namespace, tell: Tell) -> list[dict[
 
 
 # -------------------------------------------------------------------------------------------------------- long drafts
-def long_drafts(catalog: Catalog, args: argparse.Namespace, tell: Tell) -> dict[str, Any] | None:
-    """Drafting over twice the horizon, where a path has more patches to draft: medians and means beside recursive's.
-
-    None where no series is long enough, or no model drafts.
-    """
-    horizon = 2 * args.horizon
-    long = cases(horizon)
-    if not long or CHECKED not in lanes_here(catalog):
-        return None
-    timed = spread(long, LONG_SERIES)
-    runs: dict[str, list[Trace]] = {PLAIN["paths"]: [], LONG_DRAFTS: []}
-    lanes = {name: make_lane(name, catalog, args, horizon) for name in runs}
-    for case in timed:
-        for name, lane in lanes.items():
-            tell(f"drafts over {horizon} steps of {case.text}: {name}")
-            trace = lane.run(case, 0).trace
-            assert trace is not None
-            runs[name].append(trace)
-    told = {}
-    for name, traces in runs.items():
-        sums = [trace.summary() for trace in traces]
-        told[name] = {
-            "calls": float(np.mean([s.num_target_calls for s in sums])),
-            "calls_a_path": float(np.mean([calls_a_path(trace) for trace in traces])),
-            "seconds": float(np.median([s.seconds for s in sums])),
-        }
-    return {"horizon": horizon, "series": len(timed), "paths": args.paths, "lanes": told}
+def long_drafts(catalog: Catalog, args: argparse.Namespace, tell: Tell) -> list[dict[str, Any]]:
+    """Drafting over twice the horizon and over the longest, as far as series are long enough and a model drafts."""
+    out = []
+    for horizon in dict.fromkeys((2 * args.horizon, LONG)):
+        if (long := cases(horizon)) and CHECKED in lanes_here(catalog):
+            lanes = {name: make_lane(name, catalog, args, horizon) for name in (PLAIN["paths"], CHECKED)}
+            out.append(drafted(lanes, spread(long, MOST), tell))
+    return out
 
 
 # ------------------------------------------------------------------------------------------------------------ together
@@ -273,7 +254,7 @@ class Progress:
     path: Path | None
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     sweeps: list[dict[str, Any]] = field(default_factory=list)
-    drafts: dict[str, Any] | None = None
+    drafts: list[dict[str, Any]] = field(default_factory=list)
 
     def resume(self) -> None:
         """Take over what stands in the file. Raises UserError where it was measured elsewhere or otherwise."""
@@ -285,7 +266,7 @@ class Progress:
             if name != "date" and was != value:
                 raise UserError(f"{self.path} was measured with {name} {was!r}, not {value!r}; leave out --resume.")
         self.rows = {row["strategy"]: row for row in before["rows"] if row.get("quality")}
-        self.sweeps, self.drafts = before["sweeps"], before.get("long_drafts")
+        self.sweeps, self.drafts = before["sweeps"], before.get("long_drafts") or []
 
     def result(self, order: Sequence[str]) -> dict[str, Any]:
         """What the file holds: the plain lanes first, then in the order of this run, then what was there before."""
@@ -374,13 +355,6 @@ def _time(
                     traces = [run.trace for repeat in results[lane.name] for run in repeat if run.trace]
                     told["calls_a_path"] = statistics.fmean(map(calls_a_path, traces))
                 progress.rows[lane.name] = row | told
-
-
-def calls_a_path(trace: Trace) -> float:
-    """Target calls that a path was in, on average over all paths: the slowest one decides how many there are."""
-    horizon = trace.request.budget
-    taken = sum(len({mark.slot // horizon for mark in step.marks}) for step in trace.steps)
-    return taken / int(trace.request.knobs["paths"])
 
 
 def _paths(lane: ForecastLane) -> int | None:

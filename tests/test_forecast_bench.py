@@ -179,7 +179,9 @@ def test_a_single_curve_is_scored_as_far_as_it_can_be() -> None:
 def test_measures_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast_bench, "LONG", 32)
     few = cases(16)[:3]
-    monkeypatch.setattr(forecast_bench, "cases", lambda horizon, origins=1: few)
+    monkeypatch.setattr(
+        forecast_bench, "cases", lambda horizon, origins=1: few if horizon == 16 else cases(horizon)[:3]
+    )
     monkeypatch.setattr(forecast_bench, "ALIKE", (few[0].text,))
     out, said = tmp_path / "forecasting.json", list[str]()
     args = arguments(out, LANES)
@@ -202,10 +204,12 @@ def test_measures_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     assert (law["cases"], law["same"]) == (3, law["low"] <= 1 <= law["high"])
     assert [(row["horizon"], len(row["lanes"])) for row in result["sweeps"]] == [(16, 4), (32, 4)]
     assert result["sweeps"][0]["lanes"]["recursive"]["calls"] == 4
-    long = result["long_drafts"]
+    (long,) = result["long_drafts"]  # twice the horizon is the longest here
     assert (long["horizon"], long["paths"], long["lanes"]["recursive"]["calls"]) == (32, 12, 8)
-    drafted = long["lanes"]["speculative_patches:gamma=5"]
+    drafted = long["lanes"]["speculative_patches"]
     assert drafted["calls_a_path"] <= drafted["calls"] <= 8
+    assert long["speedup_time"] > 0
+    assert long["law"]["cases"] == long["series"] * long["repeats"]
     text = forecast_table.report(result)
     assert "| `direct` | toy/bands | 1.0 | " in text
     assert "| as `recursive` |" in text
@@ -316,12 +320,21 @@ def test_figures_tell_what_was_asked_and_what_came_out() -> None:
     assert told(made(same=False))[0][1] == "no"
     result = made()
     both = {"recursive": {"calls": 16.0, "calls_a_path": 16.0, "seconds": 0.2}}
-    both["speculative_patches:gamma=5"] = {"calls": 10.0, "calls_a_path": 8.0, "seconds": 0.4}
-    result["long_drafts"] = {"horizon": 256, "series": 12, "paths": 64, "lanes": both}
-    assert told(result)[0][0].endswith(
-        "; `speculative_patches:gamma=5` over 256 steps of 12 series: 1.60x fewer calls, 2.00x for a path on average, "
-        "0.50x in time"
+    both["speculative_patches"] = {"calls": 10.0, "calls_a_path": 8.0, "seconds": 0.4}
+    law = {"ratio": 1.01, "low": 0.9, "high": 1.1, "cases": 36, "same": True}
+    long = {"horizon": 256, "series": 12, "repeats": 3, "paths": 64, "lanes": both, "speedup_time": 0.5, "law": law}
+    result["long_drafts"] = [long | {"law": None}, long]
+    result["rows"][1]["speedup_time"] = 0.8
+    words, reached = told(result)[0]
+    assert words.endswith(
+        "0.50x in time; over 256 steps of 12 series: 1.60x fewer calls, 2.00x for a path on average, 0.50x in time; "
+        "WQL 1.0100, 0.9000 to 1.1000"
     )
+    assert reached == "no"
+    result["long_drafts"] = [long, long | {"speedup_time": 1.05}]
+    assert told(result)[0][1] == "yes"
+    result["long_drafts"] = [long | {"speedup_time": 1.05, "law": law | {"same": False}}]
+    assert told(result)[0][1] == "no"
     result = made()
     result["rows"][1]["calls_a_path"] = 2.5
     assert "4.00 against 8.00), 3.20x for a path on average (2.50), 1.25x in time" in told(result)[0][0]
