@@ -51,6 +51,7 @@ LONG = 512  # steps of a long horizon: the longest that the app offers
 STEPS = "house/series-lags"  # a model that writes one step a call
 SWEPT = tuple(f"noise_jacobi:window=512:carry=context:tolerance={t}" for t in ("0.0", "0.000001", "0.001"))
 ALIKE = ("ar1", "random_walk")  # series that the sweeps are told of
+LONG_DRAFTS = f"{CHECKED}:gamma=4"  # over long horizons, where paths have more patches to draft
 SLOW = 6.0  # seconds of a forecast from which on a lane is timed once, on one series
 TOKEN_PATHS = 16  # runs that make one forecast of a lane which writes one path
 Tell = Callable[[str], None]
@@ -240,7 +241,7 @@ def long_drafts(catalog: Catalog, args: argparse.Namespace, tell: Tell) -> list[
     out = []
     for horizon in dict.fromkeys((2 * args.horizon, LONG)):
         if (long := cases(horizon)) and CHECKED in lanes_here(catalog):
-            lanes = {name: make_lane(name, catalog, args, horizon) for name in (PLAIN["paths"], CHECKED)}
+            lanes = {name: make_lane(name, catalog, args, horizon) for name in (PLAIN["paths"], LONG_DRAFTS)}
             out.append(drafted(lanes, spread(long, MOST), tell))
     return out
 

@@ -131,12 +131,12 @@ def _speculative(lanes: Mapping[str, Row]) -> tuple[str, bool] | None:
 
 def _long(found: Row) -> tuple[str, bool]:
     """The same over a longer horizon, in words, and whether what was asked for is reached there."""
-    plain, ours = found["lanes"][PLAIN], next(lane for name, lane in found["lanes"].items() if name != PLAIN)
+    plain, (name, ours) = found["lanes"][PLAIN], next(item for item in found["lanes"].items() if item[0] != PLAIN)
     fewer, own = (plain["calls"] / ours[which] for which in ("calls", "calls_a_path"))
     faster, law = found["speedup_time"], found["law"]
     said = (
-        f"over {found['horizon']} steps of {found['series']} series: {fewer:.2f}x fewer calls, {own:.2f}x for a path "
-        f"on average, {faster:.2f}x in time"
+        f"`{name}` over {found['horizon']} steps of {found['series']} series: {fewer:.2f}x fewer calls, {own:.2f}x for "
+        f"a path on average, {faster:.2f}x in time"
     )
     if law is None:
         return said, False

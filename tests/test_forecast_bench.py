@@ -206,7 +206,7 @@ def test_measures_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     assert result["sweeps"][0]["lanes"]["recursive"]["calls"] == 4
     (long,) = result["long_drafts"]  # twice the horizon is the longest here
     assert (long["horizon"], long["paths"], long["lanes"]["recursive"]["calls"]) == (32, 12, 8)
-    drafted = long["lanes"]["speculative_patches"]
+    drafted = long["lanes"]["speculative_patches:gamma=4"]
     assert drafted["calls_a_path"] <= drafted["calls"] <= 8
     assert long["speedup_time"] > 0
     assert long["law"]["cases"] == long["series"] * long["repeats"]
@@ -320,15 +320,15 @@ def test_figures_tell_what_was_asked_and_what_came_out() -> None:
     assert told(made(same=False))[0][1] == "no"
     result = made()
     both = {"recursive": {"calls": 16.0, "calls_a_path": 16.0, "seconds": 0.2}}
-    both["speculative_patches"] = {"calls": 10.0, "calls_a_path": 8.0, "seconds": 0.4}
+    both["speculative_patches:gamma=4"] = {"calls": 10.0, "calls_a_path": 8.0, "seconds": 0.4}
     law = {"ratio": 1.01, "low": 0.9, "high": 1.1, "cases": 36, "same": True}
     long = {"horizon": 256, "series": 12, "repeats": 3, "paths": 64, "lanes": both, "speedup_time": 0.5, "law": law}
     result["long_drafts"] = [long | {"law": None}, long]
     result["rows"][1]["speedup_time"] = 0.8
     words, reached = told(result)[0]
     assert words.endswith(
-        "0.50x in time; over 256 steps of 12 series: 1.60x fewer calls, 2.00x for a path on average, 0.50x in time; "
-        "WQL 1.0100, 0.9000 to 1.1000"
+        "0.50x in time; `speculative_patches:gamma=4` over 256 steps of 12 series: 1.60x fewer calls, 2.00x for a path "
+        "on average, 0.50x in time; WQL 1.0100, 0.9000 to 1.1000"
     )
     assert reached == "no"
     result["long_drafts"] = [long, long | {"speedup_time": 1.05}]
