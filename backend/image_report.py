@@ -113,12 +113,16 @@ def for_gallery(result: Row) -> dict[str, Any]:
 
 
 def gallery_rows(rows: Sequence[Row], measure: str) -> list[dict[str, Any]]:
-    """Rows as the benchmark of texts has them. measure: of quality, that is their `worth`."""
+    """Rows as the benchmark of texts has them: `seconds` are those of all runs, `seconds_each` the median of one.
+
+    measure: of quality, that is their `worth`.
+    """
     laws = {r["strategy"]: (r.get("quality") or {}).get(measure) for r in rows}
     return [
         {
             **r,
             **r["sums"],
+            "seconds_each": r["seconds"],
             "strategy": r["strategy"].partition(":")[0],
             "lane": r["strategy"],
             "worth": laws.get((r.get("quality") or {}).get("law_of", r["strategy"])),

@@ -114,7 +114,8 @@
       cells[6].replaceChildren(h("span", { class: `dl-gal-time${slow ? " is-slow" : ""}` }, h("i", { style: `width:${Math.min(100, (100 * (row.speed_time || 0)) / most).toFixed(1)}%` }),
         h("u", { style: `left:${(100 / most).toFixed(1)}%` }), h("b", {}, known(row.speed_time) ? times(row.speed_time) : "–")));
       const text = row.note ? row.note : row.same === "baseline" ? "baseline" : row.same === "same" ? "= same" : row.same === "sample" ? "another sample" : row.same ? (row.same.startsWith("differs") ? `≠ ${row.same}` : row.same) : "–";
-      cells[7].replaceChildren(text, known(row.worth) ? h("small", { title: "mean log probability of the text under the target: the higher, the likelier it finds it" }, ` ${row.worth.toFixed(2)} nats/token`) : "");
+      cells[7].replaceChildren(text, known(row.worth) ? h("small", { title: "mean log probability of the text under the target: the higher, the likelier it finds it" }, ` ${row.worth.toFixed(2)} nats/token`) : "", row.detail ? h("small", { class: "dl-gal-detail", title: row.meaning_of_detail }, row.detail) : "");
+      tr.classList.toggle("has-detail", Boolean(row.detail));
       cells[7].dataset.kind = row.same === "same" || row.same === "same on 100%" ? "same" : base ? "" : row.same && row.same.startsWith("differs") ? "differs" : "";
       cells[7].title = row.note ? "" : row.same === "sample" ? "at this temperature two exact runs may print different texts" : row.same === "same" || base ? "" : "first token that is not the baseline's, or the share of prompts that it answers token for token: in low precision two nearly tied tokens can swap";
       const open = this.open.has(row.id);

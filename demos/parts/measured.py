@@ -104,11 +104,12 @@ def _row(tab: Tab, r: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict
         "calls": round(r["calls"], 1),
         "draft_calls": round(others_calls, 1),
         "length": round(written / r["calls"], 3) if r["calls"] else None,
-        "rate": round(1 / r["seconds"], 4),
+        "rate": round(1 / r["seconds_each"], 4),
         "speed_calls": round(r["speedup_calls"], 3),
         "speed_time": round(r["speedup_time"], 3),
         "same": "baseline" if r is base else "recorded",
         "note": _note(tab, r),
+        **_detail(r),
         "why": why_slower(cost_of(r), cost_of(base), tab.unit) if slow and base is not None else "",
         "link": make_link(tab.id, {"events": {}}, view="events")
         if events
@@ -122,18 +123,21 @@ def _note(tab: Tab, r: Mapping[str, Any]) -> str:
     if "law_of" in q:
         return f"as {q['law_of']}"
     if tab.unit == "cell":
-        return "–" if q.get("attributes") is None else _painted(q)
+        return "–" if q.get("attributes") is None else f"{q['attributes']:.1%} as asked"
     return "–" if q.get("wql") is None else f"WQL {q['wql']:.3f}, MASE {q['mase']:.2f}"
 
 
-def _painted(q: Mapping[str, Any]) -> str:
-    """What pictures are worth to the judge, to the plain painter, and beside drawn ones."""
-    told = [f"{q['attributes']:.1%} of attributes right"]
-    if q.get("by_painter") is not None:
-        told.append(f"{q['by_painter']:.2f} nats a cell")
-    if q.get("fd_house") is not None:
-        told.append(f"FD-house {q['fd_house']:.0f} (drawn ones {q['fd_house_of_real']:.0f})")
-    return ", ".join(told)
+def _detail(r: Mapping[str, Any]) -> dict[str, str]:
+    """What pictures are worth to the plain painter, and how far they are from drawn ones; nothing for other rows."""
+    q = r.get("quality") or {}
+    if q.get("by_painter") is None or q.get("fd_house") is None:
+        return {}
+    return {
+        "detail": f"{q['by_painter']:.2f} nats/cell, FD-house {q['fd_house']:.0f}",
+        "meaning_of_detail": "mean log probability of a cell under the plain painter, the higher the likelier; and the "
+        f"Frechet distance in the judge's features to drawn pictures, at which as many other drawn ones are "
+        f"{q['fd_house_of_real']:.0f} away",
+    }
 
 
 def _set(r: Mapping[str, Any]) -> dict[str, Any]:

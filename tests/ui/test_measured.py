@@ -44,6 +44,7 @@ def test_rows_are_the_measured_ones(tmp_path: Path) -> None:
     assert ours["title"] == "Speculative patches, gamma 5"
     assert ours["note"] == "as recursive"
     assert ours["speed_time"] == 0.625
+    assert (plain["rate"], bands["rate"]) == (2, 100), "of one forecast, not of all that were timed"
     assert ours["why"].startswith("Why slower?")
     assert bands["why"] == ""
     form = read_link(dict(parse_qsl(bands["link"].removeprefix("?"))))
@@ -59,7 +60,12 @@ def test_shipped_pictures_are_in_the_gallery() -> None:
     ids = [row["id"] for row in rows]
     assert len(ids) == len(set(ids)) > 10
     assert {row["id"].partition(":")[0] for row in rows} <= set(strategies())
-    assert next(row for row in rows if row["id"] == "autoregressive")["same"] == "baseline"
+    plain, whole = (next(row for row in rows if row["id"] == name) for name in ("autoregressive", "next_scale"))
+    assert plain["same"] == "baseline"
+    assert whole["rate"] == pytest.approx(whole["speed_time"] * plain["rate"], rel=0.5), "both tell how quick it is"
+    assert whole["note"].endswith("% as asked")
+    assert "nats/cell, FD-house" in whole["detail"]
+    assert "detail" not in next(row for row in rows if row["note"].startswith("as "))
 
 
 @pytest.mark.parametrize("width", [1280, 390])
