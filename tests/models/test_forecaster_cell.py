@@ -17,7 +17,7 @@ from backend.meter import Meter
 from backend.models.forecaster import load_forecaster
 from backend.models.forecaster_cell import CellModel, CellSession, load_cell
 from backend.models.house.forecaster import Forecaster, Laws, last_known, save_forecaster
-from backend.models.house.forecaster_cell import CellConfig, PatchCell, save_cell, windows_of
+from backend.models.house.forecaster_cell import CellConfig, PatchCell, save_cell, wider, windows_of
 from backend.models.house.forecaster_rows import Frozen
 from backend.protocols import FeatureSession, HearingSession, PathSession, Prompt
 from backend.registry import find
@@ -179,6 +179,26 @@ def test_a_few_steps_learn_and_training_resumes(tmp_path: Path, monkeypatch: pyt
     for own, state in zip((first, second), states, strict=True):
         own.load_state_dict(state)
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_wider_cell_says_the_same_until_it_is_trained_on(tmp_path: Path) -> None:
+    net, values_T = cell(), series(24)
+    more = wider(net, 20)
+    assert more.config.hidden == 20
+    assert more.num_params > net.num_params
+    for own, theirs in zip(told(read(net, values_T)), told(read(more, values_T)), strict=True):
+        assert torch.allclose(own, theirs, atol=1e-6)
+    before = trained(tmp_path, steps=2)
+    (tmp_path / "drafter.pt").unlink()
+    recipe = replace(drafter.TINY, hidden=24, steps=2)
+    after = drafter.build(recipe, walks(200).numpy(), tmp_path, tmp_path, "cpu", begin=tmp_path)
+    assert (before.config.hidden, after.config.hidden) == (16, 24)
+    assert torch.allclose(after.straight.weight, before.straight.weight, atol=0.1)
+
+
+def told(laws: Laws) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers of laws."""
+    return laws.mean_P, laws.log_scale_P, laws.rho
 
 
 def test_the_card_tells_acceptance_and_calls_by_horizon(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ Letters: B batch (or rows), N patches, W patches that are read together, P value
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -98,6 +98,22 @@ class PatchCell(nn.Module):
         gate, up = self.up(told).chunk(2, dim=-1)
         plain = h / self.gain + self.down(F.silu(gate) * up)
         return F.rms_norm(plain, plain.shape[-1:], eps=1e-5) * self.gain
+
+
+@torch.no_grad()
+def wider(cell: PatchCell, hidden: int) -> PatchCell:
+    """The same function with more hidden features, no fewer than before; the new ones say nothing until trained."""
+    before, model = cell.config.hidden, PatchCell(replace(cell.config, hidden=hidden)).to(cell.start.device)
+    state, ours = cell.state_dict(), model.state_dict()
+    for name in ours:
+        if ours[name].shape == state[name].shape:
+            ours[name].copy_(state[name])
+    for half in (0, 1):  # gates, then what they let through
+        ours["up.weight"][half * hidden :][:before] = state["up.weight"][half * before :][:before]
+        ours["up.bias"][half * hidden :][:before] = state["up.bias"][half * before :][:before]
+    ours["down.weight"].zero_()
+    ours["down.weight"][:, :before] = state["down.weight"]
+    return model
 
 
 def windows_of(patches_BNP: Tensor, window: int) -> Tensor:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from backend.errors import UserError
 from backend.gaussian import echoed
 from backend.models.house.forecaster import Forecaster, Laws, last_known, read_forecaster
-from backend.models.house.forecaster_cell import CellConfig, PatchCell, save_cell, windows_of
+from backend.models.house.forecaster_cell import CellConfig, PatchCell, read_cell, save_cell, wider, windows_of
 from backend.models.house.forecaster_rows import Frozen
 from backend.train.forecast import patches
 from backend.train.forecast.patches import LARGEST, draw, spans, walks
@@ -246,19 +246,22 @@ def job_of(recipe: Recipe, target: Forecaster, windows_NW: Any, data: Path, out:
     return patches.Job("target", drawn, windows_NW, spans(windows_NW), data, out, device)
 
 
-def build(recipe: Recipe, windows_NW: Any, data: Path, out: Path, device: str) -> PatchCell:
-    """Train what is missing and write the weights."""
+def build(recipe: Recipe, windows_NW: Any, data: Path, out: Path, device: str, begin: Path | None = None) -> PatchCell:
+    """Train what is missing and write the weights. begin: folder of a drafter to go on from, widened where needed."""
     torch.manual_seed(recipe.seed)
     path = out / "forecaster.safetensors"
     if not path.exists():
         raise UserError(f"There is no {path.name} in {out}; train it first, with backend.train.forecast.patches.")
     target = read_forecaster(path, device)
     job = job_of(recipe, target, windows_NW, data, out, device)
-    config = target.config
-    model = PatchCell(
-        CellConfig(config.patch, config.dim, recipe.hidden, len(target.law.up.weight), config.context)
-    ).to(device)
-    model.begin_with(target)
+    if begin is not None:
+        model = wider(read_cell(begin / f"{NAME}.safetensors", device), recipe.hidden)
+    else:
+        config = target.config
+        model = PatchCell(
+            CellConfig(config.patch, config.dim, recipe.hidden, len(target.law.up.weight), config.context)
+        ).to(device)
+        model.begin_with(target)
     data.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     given = lessons(job, target, recipe.pool)
@@ -276,6 +279,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "train-data" / "series", help="folder of windows")
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "house")
     parser.add_argument("--steps", type=int, help="of training, where not what the recipe says")
+    parser.add_argument("--begin", type=Path, help="folder of a drafter to go on from; none if left out")
+    parser.add_argument("--hidden", type=int, help="width of its hidden layer, where not what the recipe says")
+    parser.add_argument("--rate", type=float, help="of learning, where not what the recipe says")
     parser.add_argument("--tiny", action="store_true", help="a small model of made-up walks, in seconds")
     parser.add_argument("--measure", action="store_true", help="measure the trained model and write its card")
     parser.add_argument("--series", type=int, default=12, help="cases of every held-out group that it is measured on")
@@ -283,7 +289,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.device == "cpu":
         torch.set_num_threads(1)
     recipe = TINY if args.tiny else RECIPES[args.device]
-    recipe = replace(recipe, steps=args.steps or recipe.steps)
+    recipe = replace(recipe, steps=args.steps or recipe.steps, hidden=args.hidden or recipe.hidden)
+    recipe = replace(recipe, rate=args.rate or recipe.rate)
     if args.tiny:
         windows_NW: Any = walks(512).numpy()
     else:
@@ -295,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         write_card(recipe, windows_NW, args.data, args.out, args.device, args.series)
         return
-    build(recipe, windows_NW, args.data, args.out, args.device)
+    build(recipe, windows_NW, args.data, args.out, args.device, args.begin)
 
 
 if __name__ == "__main__":
