@@ -54,6 +54,7 @@ class CellSession:
         self._rows: list[int] = []
         self._chain: list[_Place] = []  # of the rows of the last call: behind nothing, and behind each guess
         self._told: list[EchoLaw] = []  # their laws as they are told
+        self._guessed_RKP = torch.empty(0)  # the guesses of the chain
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -76,12 +77,8 @@ class CellSession:
         with self._meter.call(0), torch.no_grad():
             if not self._chain or asked != self._rows:
                 self._chain, self._told, self._rows = [self._caught_up(torch.tensor(asked))], [], asked
-            for k in range(drafted):
-                assert draft_RKP is not None
-                x_RP = draft_RKP[:, k].to(self._values_SMP)
-                if k + 1 == len(self._chain) or not torch.equal(self._chain[k + 1].window_RWP[:, -1], x_RP):
-                    self._chain = [*self._chain[: k + 1], self._behind(self._chain[k], x_RP)]
-                    del self._told[k + 1 :]
+            if draft_RKP is not None and drafted:
+                self._read_on(draft_RKP.to(self._values_SMP))
             self._told += [place.law.patch_law(self._temperature) for place in self._chain[len(self._told) :]]
             laws = stacked(self._told[: drafted + 1])
         assert isinstance(laws, EchoLaw)
@@ -114,6 +111,18 @@ class CellSession:
         self._h_SC[row_R] = features_RC.to(self._h_SC)
         self._read_S[row_R] = read_R.to(self._read_S)
         self._chain = []
+
+    def _read_on(self, x_RKP: Tensor) -> None:
+        """Read guesses behind what is committed; those that were read before, as they are, are not read again."""
+        known = min(len(self._chain) - 1, x_RKP.shape[1])
+        if known and not torch.equal(self._guessed_RKP[:, :known], x_RKP[:, :known]):
+            same_K = (self._guessed_RKP[:, :known] == x_RKP[:, :known]).all(-1).all(0)
+            kept = 1 + int(same_K.long().cumprod(0).sum())
+            del self._chain[kept:], self._told[kept:]
+        if len(self._chain) <= x_RKP.shape[1]:
+            self._guessed_RKP = x_RKP
+        for k in range(len(self._chain) - 1, x_RKP.shape[1]):
+            self._chain.append(self._behind(self._chain[k], x_RKP[:, k]))
 
     def _caught_up(self, row_R: Tensor) -> _Place:
         """Read what was committed to these rows and not read yet."""

@@ -58,6 +58,7 @@ class Frozen:
         self.device = model.speed_P.device
         self.num_params = model.num_params
         self.read, self.law = pack_reader(model.read, dtype), pack_reader(model.law, dtype)
+        self._next_law = pack_reader(model.law, dtype, 2 * model.config.patch + 1)
         self.layers = tuple(block.kernels(fold) for block in model.blocks if isinstance(block, Block))
         self.norm_scale_C = model.norm.scale().to(wide(dtype))
         self.floor = norm_floor(self.config.dim, self.config.llama.norm_eps, self.speed_P.to(dtype))
@@ -66,7 +67,7 @@ class Frozen:
 
     def laws(self, h_XC: Tensor, base_X: Tensor, ahead: int) -> Laws:
         """Laws [..., 1 + ahead] behind patches with these features and last observed values."""
-        out = self.law(h_XC.flatten(0, -2))
+        out = (self.law if ahead else self._next_law)(h_XC.flatten(0, -2))
         return read_laws(out.view(*h_XC.shape[:-1], -1), base_X, self.config.patch, ahead)
 
     def run(self, patches_RTWP: Tensor, at_RT: Tensor, cache: Cache) -> Tensor:
@@ -133,9 +134,10 @@ class Cache:
         """Seat s becomes a copy of seat seat_S[s]."""
         self.kv = self.kv[:, seat_S]
 
-    def swap(self, here: Sequence[int], there: Sequence[int]) -> None:
-        """Seats `here` and `there` change places."""
-        self.kv[:, [*here, *there]] = self.kv[:, [*there, *here]]
+    def swap(self, here: Sequence[int], there: Sequence[int], end: int) -> None:
+        """Seats `here` and `there` change places, as far as their first `end` slots go."""
+        held = self.kv[:, :, :, :end]
+        held[:, [*here, *there]] = held[:, [*there, *here]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +311,7 @@ class Strands:
         leave = [seat for seat in range(len(rows)) if self._seated[seat] not in asked]
         if leave:
             come = [seat for seat in range(len(rows), len(self._seated)) if self._seated[seat] in asked]
-            self._cache.swap(leave, come)
+            self._cache.swap(leave, come, int(self._done_S.max()))
             for here, there in zip(leave, come, strict=True):
                 self._seated[here], self._seated[there] = self._seated[there], self._seated[here]
         order = [asked[row] for row in self._seated[: len(rows)]]
@@ -341,13 +343,13 @@ def band(net: Frozen, context_T: Tensor, futures_RH: Tensor | None, size: int) -
     return out_RQH, rows * count
 
 
-def pack_reader(reader: Reader, dtype: torch.dtype) -> LinearMap:
-    """A `Reader` whose two first maps are one."""
-    width = reader.straight.out_features
-    weight = torch.cat((reader.straight.weight, reader.up.weight))
-    bias = torch.cat((reader.straight.bias, reader.up.bias))
+def pack_reader(reader: Reader, dtype: torch.dtype, outputs: int | None = None) -> LinearMap:
+    """A `Reader` whose two first maps are one. outputs: how many of its first are wanted, all if None."""
+    width = outputs or reader.straight.out_features
+    weight = torch.cat((reader.straight.weight[:width], reader.up.weight))
+    bias = torch.cat((reader.straight.bias[:width], reader.up.bias))
     first = pack_linear(weight, bias, dtype)
-    down = pack_linear(reader.down.weight, reader.down.bias, dtype)
+    down = pack_linear(reader.down.weight[:width], reader.down.bias[:width], dtype)
 
     def read(x_NI: Tensor) -> Tensor:
         both = first(x_NI)
