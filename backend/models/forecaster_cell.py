@@ -24,7 +24,7 @@ from backend.protocols import EchoLaw, PathSession, Prompt
 from backend.types import Sampling
 
 SPARE = 16  # places of paths behind those that are asked for
-READ = 8  # patches of the context that are read before a target is heard: more hardly help a first draft
+READ = 16  # patches of the context that are read before a target is heard: more hardly help a first draft
 
 
 @dataclass(frozen=True)
