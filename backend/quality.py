@@ -27,7 +27,7 @@ from backend.entries import preferred
 from backend.errors import UserError
 from backend.image_prompts import named
 from backend.meter import Meter
-from backend.models.house.portrait_judge import PortraitJudge, fd_house, judge_name, judge_of
+from backend.models.house.portrait_judge import PortraitJudge, judge_name, judge_of
 from backend.protocols import CausalSession, FlexibleSession, Model, Prompt, ScaleSession
 from backend.registry import strategies
 from backend.trace import Trace
@@ -251,8 +251,3 @@ def small(picture: Pixels, side: int = 16) -> Pixels:
     if rest or not step or picture.shape[0] != picture.shape[1]:
         raise ValueError(f"a picture of {picture.shape} is not made of {side}x{side} cells")
     return np.ascontiguousarray(picture[step // 2 :: step, step // 2 :: step])
-
-
-def distance(reader: PortraitJudge, pictures: Pixels, others: Pixels) -> float:
-    """FD-house of two sets of pictures [B, S, S, 3]; see `portrait_judge.fd_house` for what can be compared."""
-    return fd_house(reader.features_of(pictures), reader.features_of(others))

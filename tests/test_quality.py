@@ -15,11 +15,11 @@ from backend import quality
 from backend.codecs.captions import parse
 from backend.codecs.portraits import draw_rows, draw_rows_as_pixels, enlarge
 from backend.meter import Meter
+from backend.models.house.portrait_judge import fd_house
 from backend.protocols import CausalSession
 from backend.quality import (
     attributes_right,
     by_painter,
-    distance,
     finished,
     hits,
     is_worth_weighing,
@@ -195,4 +195,5 @@ def test_the_shipped_judge_reads_drawn_portraits() -> None:
     pixels = CODEC.tokenizer.decode(CODEC.tokenizer.encode(draw_rows_as_pixels(rows, np.random.default_rng(6))))
     scores = hits(reader, pixels, rows.tolist())
     assert sum(right for right, _ in scores) > 0.97 * sum(asked for _, asked in scores)
-    assert distance(reader, pixels[:32], pixels[32:]) < distance(reader, pixels[:32], 255 - pixels[32:])
+    half, others, turned = (reader.features_of(each) for each in (pixels[:32], pixels[32:], 255 - pixels[32:]))
+    assert fd_house(half, others) < fd_house(half, turned)
