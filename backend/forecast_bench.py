@@ -31,7 +31,7 @@ from backend.errors import UserError
 from backend.event_cases import EventCase, EventLane, event_cases, event_quality
 from backend.forecast_cases import PLAIN, Case, ForecastLane, cases, kind_of, spread, target_of
 from backend.forecast_long import MOST, calls_a_path, drafted
-from backend.forecast_report import Held, paired_bootstrap, pit_histogram, reliability, scores_of
+from backend.forecast_report import Held, pit_histogram, reliability, scores_of
 from backend.image_bench import cost
 from backend.registry import find, strategies
 from backend.series.forecasts import Forecast
@@ -201,18 +201,13 @@ def law_of(lane: ForecastLane, args: argparse.Namespace, names: Sequence[str]) -
     return plain if twin.models["target"] == request.models["target"] else None
 
 
-def equal_law(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The checked lane's WQL against recursive's, by series; None where one was not measured."""
-    plain, ours = ((rows.get(name) or {}).get("quality") or {} for name in (PLAIN["paths"], CHECKED))
-    pairs = [
-        (mine["wql"], theirs["wql"])
-        for name, mine in ours.get("by_case", {}).items()
-        if (theirs := plain.get("by_case", {}).get(name)) and mine["wql"] and theirs["wql"]
-    ]
-    if not pairs:
+def equal_law(catalog: Catalog, args: argparse.Namespace, every: Sequence[Case], tell: Tell) -> dict[str, Any] | None:
+    """The checked lane's WQL against recursive's, on every case with a few seeds; None where no model drafts."""
+    if CHECKED not in lanes_here(catalog):
         return None
-    found = paired_bootstrap([a for a, _ in pairs], [b for _, b in pairs])
-    return {"lane": CHECKED, "against": PLAIN["paths"], **asdict(found), "same": found.same}
+    lanes = {name: make_lane(name, catalog, args) for name in (PLAIN["paths"], CHECKED)}
+    law = drafted(lanes, every, tell)["law"]
+    return law and {"lane": CHECKED, "against": PLAIN["paths"], **law}
 
 
 # -------------------------------------------------------------------------------------------------------------- sweeps
@@ -256,6 +251,7 @@ class Progress:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     sweeps: list[dict[str, Any]] = field(default_factory=list)
     drafts: list[dict[str, Any]] = field(default_factory=list)
+    law: dict[str, Any] | None = None
 
     def resume(self) -> None:
         """Take over what stands in the file. Raises UserError where it was measured elsewhere or otherwise."""
@@ -268,6 +264,7 @@ class Progress:
                 raise UserError(f"{self.path} was measured with {name} {was!r}, not {value!r}; leave out --resume.")
         self.rows = {row["strategy"]: row for row in before["rows"] if row.get("quality")}
         self.sweeps, self.drafts = before["sweeps"], before.get("long_drafts") or []
+        self.law = before.get("equal_law")
 
     def result(self, order: Sequence[str]) -> dict[str, Any]:
         """What the file holds: the plain lanes first, then in the order of this run, then what was there before."""
@@ -275,7 +272,7 @@ class Progress:
         return {
             "environment": dict(self.environment),
             "rows": [self.rows[name] for name in dict.fromkeys(names)],
-            "equal_law": equal_law(self.rows),
+            "equal_law": self.law,
             "sweeps": self.sweeps,
             "long_drafts": self.drafts,
         }
@@ -311,6 +308,9 @@ def bench(args: argparse.Namespace, catalog: Catalog, tell: Tell) -> dict[str, A
             progress.save(names)
     if not progress.sweeps:
         progress.sweeps = sweeps(catalog, args, tell)
+        progress.save(names)
+    if not progress.law:
+        progress.law = equal_law(catalog, args, every, tell)
         progress.save(names)
     if not progress.drafts:
         progress.drafts = long_drafts(catalog, args, tell)

@@ -16,8 +16,9 @@ from backend.bench_report import FORECASTS
 from backend.codecs.forecast import SeriesCodec
 from backend.entries import OUTSIDE, Entry
 from backend.errors import UserError
-from backend.forecast_bench import Progress, Tally, equal_law, lanes_here, law_of, make_lane, mean_ratio
+from backend.forecast_bench import Progress, Tally, lanes_here, law_of, make_lane, mean_ratio
 from backend.forecast_cases import LEAST_CONTEXT, LOOK_BACK, case_of, cases, spread, target_of
+from backend.forecast_long import REPEATS
 from backend.forecast_report import Held
 from backend.meter import Meter
 from backend.protocols import BandSession, PathSession, Prompt
@@ -201,7 +202,9 @@ def test_measures_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     assert told["wql"] == pytest.approx(mean_ratio([c["wql"] for c in told["by_case"].values()]))
     assert sum(told["pit"]) == pytest.approx(1, abs=1e-3)
     law = result["equal_law"]
-    assert (law["cases"], law["same"]) == (3, law["low"] <= 1 <= law["high"])
+    assert (law["cases"], law["same"]) == (3 * REPEATS, law["low"] <= 1 <= law["high"])
+    assert (law["lane"], law["against"]) == ("speculative_patches", "recursive")
+    assert forecast_table.law(law | {"same": False}).endswith(": a difference.")
     assert [(row["horizon"], len(row["lanes"])) for row in result["sweeps"]] == [(16, 4), (32, 4)]
     assert result["sweeps"][0]["lanes"]["recursive"]["calls"] == 4
     (long,) = result["long_drafts"]  # twice the horizon is the longest here
@@ -213,7 +216,7 @@ def test_measures_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     text = forecast_table.report(result)
     assert "| `direct` | toy/bands | 1.0 | " in text
     assert "| as `recursive` |" in text
-    assert "paired bootstrap over 3 forecasts" in text
+    assert f"paired bootstrap over {3 * REPEATS} forecasts" in text
     gallery = forecast_table.for_gallery(result)["rows"]
     assert gallery[2]["worth"] is None, "of too few forecasts"
     monkeypatch.setattr(forecast_table, "LEAST", 3)
@@ -345,19 +348,6 @@ def test_figures_tell_what_was_asked_and_what_came_out() -> None:
     assert direct == ("8.0x fewer calls, 50.0x in time; WQL 0.190 against 0.200, MASE 1.100 against 1.100", "yes")
     assert quick == ("`recursive` 0.50 s at 64 paths; the slowest of 3 lanes, `recursive`, 0.50 s", "yes")
     assert told({"rows": []}) == [("not measured yet", "")] * 4
-
-
-def test_the_law_is_compared_by_series() -> None:
-    rows = {
-        "recursive": {"quality": {"by_case": {"a": {"wql": 1.0}, "b": {"wql": 2.0}, "c": {"wql": None}}}},
-        "speculative_patches": {"quality": {"by_case": {"a": {"wql": 1.1}, "b": {"wql": 2.2}, "c": {"wql": 1.0}}}},
-    }
-    found = equal_law(rows)
-    assert found is not None
-    assert (found["cases"], found["same"]) == (2, False)
-    assert found["ratio"] == pytest.approx(1.1)
-    assert equal_law({}) is None
-    assert "a difference" in forecast_table.law(found)
 
 
 def test_nothing_is_claimed_before_it_is_measured(tmp_path: Path) -> None:
